@@ -1,0 +1,2 @@
+//! Bulkhead: see ARCHITECTURE.md.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Bulkhead: see ARCHITECTURE.md.
