@@ -1,1 +1,16 @@
-//! Bulkhead: see ARCHITECTURE.md.
+//! What may be said to `bulkhead-vmm`: the configuration of one guest, the control protocol, and
+//! the meaning of its exit statuses.
+//!
+//! Only plain data lives here, so that whoever starts a VMM needs no other part of it. The
+//! configuration comes from the domain manager and is trusted; nothing in it comes from a guest.
+//! Start reading at [`VmConfig`], then [`ControlRequest`].
+
+mod config;
+mod control;
+mod exit;
+
+pub use config::{
+    ConsoleConfig, DiskConfig, GpuConfig, GuestConnections, Socket, Source, VmConfig, VsockConfig,
+};
+pub use control::{ControlCommand, ControlEvent, ControlReply, ControlRequest, VmState};
+pub use exit::ExitStatus;

@@ -1,0 +1,3 @@
+//! Devices that a guest sees.
+
+pub mod virtio;

@@ -1,0 +1,3 @@
+//! Virtio devices and the PCI transport that carries them. Start at [`device`].
+
+pub mod device;

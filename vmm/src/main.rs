@@ -1,0 +1,3 @@
+//! `bulkhead-vmm`: see the library.
+
+fn main() {}
