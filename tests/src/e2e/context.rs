@@ -1,0 +1,267 @@
+//! What a scenario holds: the host it runs on, its folder for pictures and logs, and short words for
+//! what nearly every scenario does (make a domain, run something in it, read its state).
+
+use std::path::{Path, PathBuf};
+
+use crate::machine::{Background, ExecRequest, Machine, Output};
+
+use super::{Failure, Outcome};
+
+/// The colour of a red domain's border.
+pub const RED: [u8; 3] = [0xcc, 0x00, 0x00];
+/// The colour of a green domain's border.
+pub const GREEN: [u8; 3] = [0x73, 0xd2, 0x16];
+
+/// Where our programs lie in the test host.
+const PROGRAMS: &str = "/usr/lib/bulkhead";
+
+/// One running scenario.
+pub struct Context<'a> {
+    machine: &'a Machine,
+    folder: PathBuf,
+}
+
+impl<'a> Context<'a> {
+    /// A scenario on a booted host; pictures and logs go to `folder`.
+    pub fn new(machine: &'a Machine, folder: &Path) -> Context<'a> {
+        Context {
+            machine,
+            folder: folder.to_owned(),
+        }
+    }
+
+    /// The scenario's own folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Keeps a file beside the scenario's pictures.
+    pub fn log(&self, name: &str, bytes: &[u8]) -> Outcome {
+        Ok(std::fs::write(self.folder.join(name), bytes)?)
+    }
+
+    /// Copies a file that the host wrote to `/out` into the scenario's folder.
+    pub fn bring_back(&self, name: &str) -> Result<PathBuf, Failure> {
+        let to = self.folder.join(name);
+        std::fs::copy(self.machine.out_dir().join(name), &to)
+            .map_err(|error| Failure::new(format!("/out/{name} of the host: {error}")))?;
+        Ok(to)
+    }
+
+    /// Runs a command in the host as the desktop user.
+    pub fn host<S: AsRef<str>>(&self, command: &[S]) -> Result<Output, Failure> {
+        self.execute(ExecRequest::user(command))
+    }
+
+    /// Runs a command in the host as root.
+    pub fn root<S: AsRef<str>>(&self, command: &[S]) -> Result<Output, Failure> {
+        self.execute(ExecRequest::root(command))
+    }
+
+    /// Runs a command in the host and returns its output; any other status than 0 is a failure.
+    pub fn host_ok<S: AsRef<str>>(&self, command: &[S]) -> Result<String, Failure> {
+        succeed(command, self.host(command)?)
+    }
+
+    /// Runs a program in a domain through `bulkhead run`.
+    pub fn guest(&self, domain: &str, command: &[&str]) -> Result<Output, Failure> {
+        self.host(&in_domain(domain, command))
+    }
+
+    /// Runs a program in a domain; any other status than 0 is a failure.
+    pub fn guest_ok(&self, domain: &str, command: &[&str]) -> Result<String, Failure> {
+        succeed(command, self.guest(domain, command)?)
+    }
+
+    /// Starts an application in a domain; it is ended when the handle is dropped.
+    pub fn spawn_in(&self, domain: &str, command: &[&str]) -> Result<Background, Failure> {
+        self.machine
+            .spawn(ExecRequest::user(&in_domain(domain, command)))
+            .map_err(|error| Failure::new(error.to_string()))
+    }
+
+    /// Makes sure that a domain with this label exists (template `apps`).
+    pub fn domain(&self, name: &str, label: &str) -> Outcome {
+        let known = self.host_ok(&["bulkhead", "list", "--json"])?;
+        let known: serde_json::Value = serde_json::from_str(&known)?;
+        let exists = known
+            .as_array()
+            .is_some_and(|all| all.iter().any(|domain| domain["name"] == name));
+        if !exists {
+            self.host_ok(&[
+                "bulkhead", "create", name, "--label", label, "--template", "apps",
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// The manager's word for a domain's state.
+    pub fn state(&self, domain: &str) -> Result<String, Failure> {
+        let info = self.host_ok(&["bulkhead", "info", domain, "--json"])?;
+        let info: serde_json::Value = serde_json::from_str(&info)?;
+        let state = &info["state"];
+        Ok(state
+            .as_str()
+            .or_else(|| state["name"].as_str())
+            .unwrap_or_default()
+            .to_owned())
+    }
+
+    /// Copies a text in a domain as `wl-copy` does.
+    pub fn copy_text(&self, domain: &str, text: &str) -> Outcome {
+        let script = format!("printf %s '{text}' | wl-copy -t text/plain > /dev/null 2>&1");
+        self.guest_ok(domain, &["sh", "-c", &script]).map(drop)
+    }
+
+    /// Pastes in a domain as `wl-paste` does; empty when there is nothing.
+    pub fn paste_text(&self, domain: &str) -> Result<String, Failure> {
+        let output = self.guest(
+            domain,
+            &["sh", "-c", "timeout 15 wl-paste -n -t text/plain 2>/dev/null"],
+        )?;
+        Ok(output.stdout_text())
+    }
+
+    /// Puts one of our hostile programs into a guest and returns its path there.
+    pub fn install_hostile(&self, domain: &str, program: &str) -> Result<String, Failure> {
+        let path = format!("/tmp/{program}");
+        let script = format!(
+            "bulkhead run {domain} -- sh -c 'cat > {path} && chmod +x {path}' \
+             < {PROGRAMS}/{program}"
+        );
+        self.host_ok(&["sh", "-c", &script])?;
+        Ok(path)
+    }
+
+    /// Makes a domain that exists only for the compositor: its programs run on the host itself.
+    /// It is what the same program looks like without a guest in between.
+    pub fn direct_domain(&self, name: &str, label: &str) -> Outcome {
+        let known = self.host_ok(&["sh", "-c", &format!("pgrep -f 'direct-socket {name} ' || true")])?;
+        if known.trim().is_empty() {
+            let script = format!(
+                "nohup direct-socket {name} {label} /run/user/1000/{name}.sock \
+                 > /tmp/direct-{name}.log 2>&1 & \
+                 for i in $(seq 100); do test -S /run/user/1000/{name}.sock && exit 0; \
+                 sleep 0.1; done; cat /tmp/direct-{name}.log; exit 1"
+            );
+            self.host_ok(&["sh", "-c", &script])?;
+        }
+        Ok(())
+    }
+
+    /// Starts a program of the template `apps` directly on the compositor.
+    pub fn spawn_direct(&self, name: &str, command: &[&str]) -> Result<Background, Failure> {
+        let request = ExecRequest::user(command)
+            .in_template("apps")
+            .env("WAYLAND_DISPLAY", &format!("/run/user/1000/{name}.sock"))
+            .env("GDK_BACKEND", "wayland")
+            .env("GSK_RENDERER", "cairo")
+            .env("LANG", "C.UTF-8");
+        self.machine
+            .spawn(request)
+            .map_err(|error| Failure::new(error.to_string()))
+    }
+
+    /// Runs one of our programs on the host, on a direct domain's socket.
+    pub fn host_direct_program(
+        &self,
+        name: &str,
+        program: &str,
+        arguments: &[&str],
+    ) -> Result<Output, Failure> {
+        let path = format!("{PROGRAMS}/{program}");
+        let mut command = vec!["timeout", "60", path.as_str()];
+        command.extend(arguments);
+        self.execute(
+            ExecRequest::user(&command).env("WAYLAND_DISPLAY", &format!("{name}.sock")),
+        )
+    }
+
+    /// Runs the CLI against a second manager whose image folder `$IMAGES` begins as links to the
+    /// real one and is then changed by `prepare`; a domain and template named `template` exist in
+    /// it. Returns what the command said on standard error; it must have failed.
+    pub fn with_images(
+        &self,
+        template: &str,
+        prepare: &str,
+        command: &[&str],
+    ) -> Result<String, Failure> {
+        let script = format!(
+            "set -e; base=$(mktemp -d); export IMAGES=$base/images; \
+             mkdir -p $IMAGES/guest $IMAGES/templates/{template} $IMAGES/templates/apps; \
+             ln -s /usr/share/bulkhead/images/guest/* $IMAGES/guest/; {prepare}; \
+             rmdir $IMAGES/templates/{template}; \
+             mv $IMAGES/templates/apps $IMAGES/templates/{template}; \
+             {second}; bulkhead create {template} --label red --template {template}; \
+             status=0; bulkhead {command} 2> $base/told || status=$?; \
+             cat $base/told; left=$(ls $base/run/bulkhead/domains 2>/dev/null || true); \
+             kill $manager; rm -rf $base; test $status != 0; test -z \"$left\"",
+            second = second_manager("$base", "$IMAGES"),
+            command = command.join(" "),
+        );
+        self.host_ok(&["dbus-run-session", "--", "sh", "-c", &script])
+    }
+
+    /// Runs the CLI against a second manager whose disk has no room left. Returns what it said;
+    /// it must have failed and left no file.
+    pub fn with_full_disk(&self, command: &[&str]) -> Result<String, Failure> {
+        succeed(
+            &["mount"],
+            self.root(&[
+                "sh",
+                "-c",
+                "mkdir -p /tmp/full && mount -t tmpfs -o size=64k,mode=0777 tmpfs /tmp/full",
+            ])?,
+        )?;
+        let script = format!(
+            "base=/tmp/full; {second}; cat /dev/zero > $base/fill 2>/dev/null; \
+             before=$(find $base | sort); status=0; \
+             bulkhead {command} 2> /tmp/told || status=$?; cat /tmp/told; \
+             after=$(find $base | sort); kill $manager; rm -rf /tmp/told; \
+             test $status != 0 || {{ echo the status was 0; exit 1; }}; \
+             test \"$before\" = \"$after\" || {{ echo \"left over: $after\"; exit 1; }}",
+            second = second_manager("$base", "/usr/share/bulkhead/images"),
+            command = command.join(" "),
+        );
+        let told = self.host_ok(&["dbus-run-session", "--", "sh", "-c", &script]);
+        self.root(&["umount", "-l", "/tmp/full"])?;
+        told
+    }
+
+    fn execute(&self, request: ExecRequest) -> Result<Output, Failure> {
+        self.machine
+            .exec(request)
+            .map_err(|error| Failure::new(error.to_string()))
+    }
+}
+
+/// Shell words that start a manager of its own under `base` and wait until it answers.
+fn second_manager(base: &str, images: &str) -> String {
+    format!(
+        "mkdir -p {base}/run {base}/config/bulkhead/domains {base}/data/bulkhead/domains; \
+         chmod 700 {base}/run; export XDG_CONFIG_HOME={base}/config XDG_DATA_HOME={base}/data; \
+         XDG_RUNTIME_DIR={base}/run bulkheadd --images {images} > /tmp/second-manager.log 2>&1 & \
+         manager=$!; for i in $(seq 100); do bulkhead list > /dev/null 2>&1 && break; \
+         sleep 0.1; done"
+    )
+}
+
+fn in_domain(domain: &str, command: &[&str]) -> Vec<String> {
+    let mut whole = vec!["bulkhead", "run", domain, "--"];
+    whole.extend(command);
+    whole.into_iter().map(str::to_owned).collect()
+}
+
+fn succeed<S: AsRef<str>>(command: &[S], output: Output) -> Result<String, Failure> {
+    if output.status == 0 {
+        return Ok(output.stdout_text());
+    }
+    let command: Vec<&str> = command.iter().map(AsRef::as_ref).collect();
+    Err(Failure::new(format!(
+        "`{}` ended with status {}\nstdout: {}\nstderr: {}",
+        command.join(" "),
+        output.status,
+        output.stdout_text(),
+        output.stderr_text()
+    )))
+}

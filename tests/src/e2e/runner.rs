@@ -1,0 +1,108 @@
+//! Runs scenarios by name on one host, tells their times, and keeps what they leave.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::context::Context;
+use super::{Scenario, name_matches};
+use crate::machine::{BootOptions, Machine};
+
+/// What a run of scenarios came to.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Scenarios that held.
+    pub passed: usize,
+    /// Names of those that did not.
+    pub failed: Vec<String>,
+}
+
+/// The scenarios whose names match one of the patterns; all when there is no pattern.
+pub fn select(all: Vec<Scenario>, patterns: &[String]) -> Result<Vec<Scenario>, String> {
+    if let Some(unknown) = patterns
+        .iter()
+        .find(|pattern| !all.iter().any(|s| name_matches(pattern, s.name)))
+    {
+        return Err(format!(
+            "no scenario is named {unknown:?}; `cargo xtask e2e --list` lists them"
+        ));
+    }
+    Ok(all
+        .into_iter()
+        .filter(|s| patterns.is_empty() || patterns.iter().any(|p| name_matches(p, s.name)))
+        .collect())
+}
+
+/// Runs the scenarios in order. Domains are killed between scenarios; the host is booted anew only
+/// after a failure, so that one broken scenario does not colour the next.
+pub fn run(scenarios: &[Scenario], target: &Path) -> Result<Tally, String> {
+    let mut tally = Tally::default();
+    let mut machine: Option<Machine> = None;
+    for scenario in scenarios {
+        let folder = target.join("e2e").join(scenario.name);
+        fresh_folder(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        let start = Instant::now();
+        if machine.is_none() {
+            machine = Some(boot(target)?);
+        }
+        let Some(running) = &machine else {
+            continue;
+        };
+        eprintln!("scenario {}: {}", scenario.name, scenario.about);
+        let context = Context::new(running, &folder);
+        let outcome = (scenario.run)(&context);
+        keep_logs(&context);
+        let seconds = start.elapsed().as_secs_f32();
+        match outcome {
+            Ok(()) => {
+                eprintln!("scenario {} ... ok ({seconds:.1} s)", scenario.name);
+                tally.passed += 1;
+                let _ = context.host(&["sh", "-c", CLEAN]);
+            }
+            Err(failure) => {
+                eprintln!("scenario {} ... FAILED ({seconds:.1} s)", scenario.name);
+                eprintln!("  {failure}");
+                eprintln!("  pictures and logs: {}", folder.display());
+                let _ = std::fs::write(folder.join("failure.txt"), failure.to_string());
+                tally.failed.push(scenario.name.to_owned());
+                if let Some(broken) = machine.take() {
+                    let _ = std::fs::copy(broken.console_log(), folder.join("host-console.log"));
+                }
+            }
+        }
+    }
+    if let Some(machine) = machine {
+        machine.poweroff().map_err(|e| e.to_string())?;
+    }
+    Ok(tally)
+}
+
+/// What brings a host back to its first state: no domain, no program of a scenario.
+const CLEAN: &str = "for d in $(bulkhead list --json | grep -o '\"name\":\"[a-z0-9-]*\"' | \
+    cut -d'\"' -f4); do bulkhead kill $d 2>/dev/null; bulkhead remove --yes $d; done; \
+    pkill direct-socket; true";
+
+fn boot(target: &Path) -> Result<Machine, String> {
+    let start = Instant::now();
+    let machine = Machine::boot(BootOptions::session(target)).map_err(|e| e.to_string())?;
+    eprintln!("host booted in {:.1} s", start.elapsed().as_secs_f32());
+    Ok(machine)
+}
+
+/// Copies the logs of the session and of every domain out of the host.
+fn keep_logs(context: &Context<'_>) {
+    let script = "cd /run/user/1000/bulkhead 2>/dev/null && \
+        find . -name '*.log' -size -4M | tar -cf /out/logs.tar -T - ; \
+        cp /tmp/session.log /out/session.log 2>/dev/null; true";
+    let _ = context.host(&["sh", "-c", script]);
+    for name in ["logs.tar", "session.log"] {
+        let _ = context.bring_back(name);
+    }
+}
+
+fn fresh_folder(folder: &PathBuf) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::create_dir_all(folder)
+}

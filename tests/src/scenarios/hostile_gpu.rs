@@ -1,0 +1,60 @@
+//! A hostile guest that speaks to the virtio-gpu device itself: only its own VM can suffer.
+
+use std::time::Duration;
+
+use crate::check;
+use crate::e2e::context::Context;
+use crate::e2e::desktop::Desktop;
+use crate::e2e::{Outcome, Scenario};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "path-hostile-gpu",
+    about: "a guest that tries rutabaga's known faults hurts at most its own VM",
+    run,
+};
+
+fn run(context: &Context<'_>) -> Outcome {
+    context.domain("work", "red")?;
+    context.domain("personal", "green")?;
+    let desktop = Desktop::new(context);
+    let _bystander = context.spawn_in("personal", &["foot"])?;
+    desktop.wait_window("the bystander", Duration::from_secs(90), |w| w.domain == "personal")?;
+    let _own = context.spawn_in("work", &["foot"])?;
+    desktop.wait_window("the attacker's own app", Duration::from_secs(90), |w| {
+        w.domain == "work"
+    })?;
+    let compositor = context.host_ok(&["pgrep", "-x", "bulkhead-compos"])?;
+    let vmms = context.host_ok(&["pgrep", "-c", "bulkhead-vmm"])?;
+    let hostile = context.install_hostile("work", "hostile-gpu")?;
+
+    let list = context.guest_ok("work", &[&hostile, "list"])?;
+    for attack in list.lines() {
+        let output = context.guest("work", &["timeout", "-s", "KILL", "60", &hostile, attack])?;
+        context.log(&format!("{attack}.txt"), &output.stdout)?;
+        check!(
+            output.status == 0,
+            "{attack}: status {}: {} {}",
+            output.status,
+            output.stdout_text(),
+            output.stderr_text()
+        );
+        let now = context.host_ok(&["pgrep", "-x", "bulkhead-compos"])?;
+        check!(now == compositor, "{attack} ended the compositor");
+        let now = context.host_ok(&["pgrep", "-c", "bulkhead-vmm"])?;
+        check!(now == vmms, "{attack} ended a VMM ({vmms} before, {now} now)");
+    }
+
+    // Both the bystander and the attacker's own older window still obey.
+    for domain in ["personal", "work"] {
+        let window = desktop.wait_window(domain, Duration::from_secs(5), |w| {
+            w.domain == domain && w.app_id.contains("foot")
+        })?;
+        desktop.click(window.centre().0, window.centre().1)?;
+        desktop.type_text("touch /tmp/alive\n")?;
+        desktop.wait("foot to obey", Duration::from_secs(30), || {
+            Ok((context.guest(domain, &["test", "-e", "/tmp/alive"])?.status == 0).then_some(()))
+        })?;
+    }
+    desktop.screenshot("after")?;
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! Every end-to-end scenario, one question a file.
+
+mod bad_input;
+mod boot;
+mod clipboard;
+mod half_message;
+mod hostile_gpu;
+mod hostile_wayland;
+mod isolation;
+mod kill;
+mod performance;
+mod pixels;
+mod window;
+
+use crate::e2e::Scenario;
+
+/// All scenarios, in the order they run.
+pub fn all() -> Vec<Scenario> {
+    vec![
+        boot::SCENARIO,
+        window::SCENARIO,
+        isolation::SCENARIO,
+        kill::SCENARIO,
+        half_message::SCENARIO,
+        clipboard::SCENARIO,
+        pixels::SCENARIO,
+        hostile_gpu::SCENARIO,
+        hostile_wayland::SCENARIO,
+        bad_input::SCENARIO,
+        performance::SCENARIO,
+    ]
+}

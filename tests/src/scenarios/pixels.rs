@@ -1,0 +1,170 @@
+//! Real clients show the same pixels through the proxy as directly on the compositor.
+
+use std::time::Duration;
+
+use crate::check;
+use crate::e2e::context::Context;
+use crate::e2e::desktop::Desktop;
+use crate::e2e::picture::Picture;
+use crate::e2e::{Failure, Outcome, Scenario};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "path-pixels",
+    about: "weston's clients, foot and a GTK app show the same pixels as directly on the host",
+    run,
+};
+
+/// How a client's picture is compared.
+enum Compare {
+    /// Every pixel, but for a small share (cursors, clocks).
+    Same { tolerance: u8, share: f64 },
+    /// The client is animated: the colours and the covered area must be alike.
+    Animated,
+}
+
+struct Client {
+    name: &'static str,
+    command: &'static [&'static str],
+    compare: Compare,
+}
+
+const CLIENTS: &[Client] = &[
+    Client {
+        name: "weston-flower",
+        command: &["weston-flower"],
+        compare: Compare::Animated,
+    },
+    Client {
+        name: "foot",
+        command: &[
+            "foot",
+            "-o",
+            "cursor.blink=no",
+            "sh",
+            "-c",
+            "printf 'the same pixels\\n\\033[31mred \\033[32mgreen\\n'; exec sleep 600",
+        ],
+        compare: Compare::Same {
+            tolerance: 8,
+            share: 0.002,
+        },
+    },
+    Client {
+        name: "mousepad",
+        command: &["mousepad", "/etc/debian_version"],
+        compare: Compare::Same {
+            tolerance: 16,
+            share: 0.02,
+        },
+    },
+    Client {
+        name: "weston-simple-shm",
+        command: &["weston-simple-shm"],
+        compare: Compare::Animated,
+    },
+    Client {
+        name: "weston-simple-damage",
+        command: &["weston-simple-damage"],
+        compare: Compare::Animated,
+    },
+];
+
+fn run(context: &Context<'_>) -> Outcome {
+    context.domain("work", "red")?;
+    // The same template's programs on the host itself, as a domain of their own.
+    context.direct_domain("direct", "blue")?;
+    let desktop = Desktop::new(context);
+    let mut failures = Vec::new();
+    for client in CLIENTS {
+        if let Err(failure) = compare(context, &desktop, client) {
+            failures.push(format!("{}: {failure}", client.name));
+        }
+    }
+    check!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
+}
+
+fn compare(context: &Context<'_>, desktop: &Desktop<'_>, client: &Client) -> Outcome {
+    let name = client.name;
+    let through = {
+        let _running = context.spawn_in("work", client.command)?;
+        picture_of(desktop, "work", &format!("{name}-through"), client)?
+    };
+    wait_gone(desktop, "work")?;
+    let direct = {
+        let _running = context.spawn_direct("direct", client.command)?;
+        picture_of(desktop, "direct", &format!("{name}-direct"), client)?
+    };
+    wait_gone(desktop, "direct")?;
+    check!(
+        (through.width, through.height) == (direct.width, direct.height),
+        "the sizes differ: {}x{} through the proxy, {}x{} directly",
+        through.width,
+        through.height,
+        direct.width,
+        direct.height
+    );
+    match client.compare {
+        Compare::Same { tolerance, share } => {
+            let difference = through.difference(&direct, tolerance);
+            check!(
+                difference <= share,
+                "{:.2} % of the pixels differ",
+                difference * 100.0
+            );
+        }
+        Compare::Animated => {
+            let (a, b) = (histogram(&through), histogram(&direct));
+            let distance: f64 = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).sum::<f64>() / 2.0;
+            check!(
+                distance < 0.25,
+                "the colours differ by {:.0} %",
+                distance * 100.0
+            );
+        }
+    }
+    Ok(())
+}
+
+fn picture_of(
+    desktop: &Desktop<'_>,
+    domain: &str,
+    name: &str,
+    client: &Client,
+) -> Result<Picture, Failure> {
+    let window = desktop.wait_window(name, Duration::from_secs(120), |w| {
+        w.domain == domain && w.kind == "toplevel" && w.width > 1
+    })?;
+    match client.compare {
+        Compare::Same { .. } => desktop.settle(1500)?,
+        Compare::Animated => {
+            let first = desktop.crop(window.id, name)?;
+            desktop.wait("the animation to move", Duration::from_secs(30), || {
+                let now = desktop.crop(window.id, name)?;
+                Ok((first.difference(&now, 0) > 0.0).then_some(()))
+            })?;
+        }
+    }
+    desktop.screenshot(&format!("{name}-desktop"))?;
+    desktop.crop(window.id, name)
+}
+
+fn wait_gone(desktop: &Desktop<'_>, domain: &str) -> Outcome {
+    desktop.wait("the client to end", Duration::from_secs(20), || {
+        Ok(desktop.windows_of(domain)?.is_empty().then_some(()))
+    })
+}
+
+/// Share of pixels in each of 64 coarse colours.
+fn histogram(picture: &Picture) -> Vec<f64> {
+    let mut bins = vec![0f64; 64];
+    let area = picture.area();
+    let share = 1.0 / f64::from((area.width * area.height).max(1));
+    for y in 0..area.height {
+        for x in 0..area.width {
+            let [r, g, b] = picture.at(x, y).map(|channel| usize::from(channel >> 6));
+            bins[r * 16 + g * 4 + b] += share;
+        }
+    }
+    bins
+}
