@@ -96,7 +96,10 @@ impl Stream {
 }
 
 fn bad(kind: &'static str, reason: impl Into<String>) -> FrameError {
-    FrameError::Payload { kind, reason: reason.into() }
+    FrameError::Payload {
+        kind,
+        reason: reason.into(),
+    }
 }
 
 fn json<T: Serialize>(kind: &'static str, value: &T) -> Result<Vec<u8>, FrameError> {
@@ -108,9 +111,12 @@ fn from_json<T: DeserializeOwned>(kind: &'static str, payload: &[u8]) -> Result<
 }
 
 fn exactly<const N: usize>(kind: &'static str, payload: &[u8]) -> Result<[u8; N], FrameError> {
-    payload
-        .try_into()
-        .map_err(|_| bad(kind, format!("{} bytes where {N} are expected", payload.len())))
+    payload.try_into().map_err(|_| {
+        bad(
+            kind,
+            format!("{} bytes where {N} are expected", payload.len()),
+        )
+    })
 }
 
 impl Message {
@@ -133,7 +139,10 @@ impl Message {
             }
             Message::Data { stream, bytes } => {
                 if bytes.len() > MAX_DATA {
-                    return Err(FrameError::TooLong { kind: name, bytes: bytes.len() });
+                    return Err(FrameError::TooLong {
+                        kind: name,
+                        bytes: bytes.len(),
+                    });
                 }
                 let mut payload = Vec::with_capacity(bytes.len() + 1);
                 payload.push(stream.code());
@@ -156,10 +165,15 @@ impl Message {
             Message::Exit(ExitReason::Signal(signal)) => (EXIT, vec![1, *signal]),
         };
         if payload.len() > MAX_PAYLOAD {
-            return Err(FrameError::TooLong { kind: name, bytes: payload.len() });
+            return Err(FrameError::TooLong {
+                kind: name,
+                bytes: payload.len(),
+            });
         }
-        let length = u32::try_from(payload.len() + 1)
-            .map_err(|_| FrameError::TooLong { kind: name, bytes: payload.len() })?;
+        let length = u32::try_from(payload.len() + 1).map_err(|_| FrameError::TooLong {
+            kind: name,
+            bytes: payload.len(),
+        })?;
         let mut frame = Vec::with_capacity(payload.len() + HEADER);
         frame.extend_from_slice(&length.to_le_bytes());
         frame.push(kind);
@@ -172,9 +186,9 @@ impl Message {
         let payload = untrusted_payload;
         match untrusted_kind {
             HELLO => Ok(Message::Hello(from_json("hello", payload)?)),
-            WELCOME => {
-                Ok(Message::Welcome { version: u32::from_le_bytes(exactly("welcome", payload)?) })
-            }
+            WELCOME => Ok(Message::Welcome {
+                version: u32::from_le_bytes(exactly("welcome", payload)?),
+            }),
             READY => {
                 let ready: crate::Ready = from_json("ready", payload)?;
                 if ready.stages.len() > 256 {
@@ -195,27 +209,37 @@ impl Message {
                 }
                 Ok(Message::Exec(request))
             }
-            STARTED => {
-                Ok(Message::Started { pid: u32::from_le_bytes(exactly("started", payload)?) })
-            }
+            STARTED => Ok(Message::Started {
+                pid: u32::from_le_bytes(exactly("started", payload)?),
+            }),
             REFUSED => {
-                let (status, text) =
-                    payload.split_first().ok_or_else(|| bad("refused", "no status"))?;
+                let (status, text) = payload
+                    .split_first()
+                    .ok_or_else(|| bad("refused", "no status"))?;
                 let message = String::from_utf8_lossy(text).into_owned();
-                Ok(Message::Refused { status: *status, message })
+                Ok(Message::Refused {
+                    status: *status,
+                    message,
+                })
             }
             DATA => {
-                let (stream, bytes) =
-                    payload.split_first().ok_or_else(|| bad("data", "no stream"))?;
+                let (stream, bytes) = payload
+                    .split_first()
+                    .ok_or_else(|| bad("data", "no stream"))?;
                 if bytes.len() > MAX_DATA {
                     return Err(bad("data", format!("{} bytes at once", bytes.len())));
                 }
                 let stream = Stream::from_code("data", *stream)?;
-                Ok(Message::Data { stream, bytes: bytes.to_vec() })
+                Ok(Message::Data {
+                    stream,
+                    bytes: bytes.to_vec(),
+                })
             }
             EOF => {
                 let [stream] = exactly("eof", payload)?;
-                Ok(Message::Eof { stream: Stream::from_code("eof", stream)? })
+                Ok(Message::Eof {
+                    stream: Stream::from_code("eof", stream)?,
+                })
             }
             CREDIT => {
                 let [stream, a, b, c, d] = exactly("credit", payload)?;
@@ -223,7 +247,10 @@ impl Message {
                 if bytes == 0 || bytes > WINDOW_BYTES {
                     return Err(bad("credit", format!("{bytes} bytes")));
                 }
-                Ok(Message::Credit { stream: Stream::from_code("credit", stream)?, bytes })
+                Ok(Message::Credit {
+                    stream: Stream::from_code("credit", stream)?,
+                    bytes,
+                })
             }
             SIGNAL => match exactly::<1>("signal", payload)? {
                 [number @ 1..=31] => Ok(Message::Signal { number }),
@@ -320,17 +347,28 @@ mod tests {
     use crate::message::{ExecRequest, Hello, ProxyStatus, Ready, User};
 
     fn streams() -> impl Strategy<Value = Stream> {
-        prop_oneof![Just(Stream::Stdin), Just(Stream::Stdout), Just(Stream::Stderr)]
+        prop_oneof![
+            Just(Stream::Stdin),
+            Just(Stream::Stdout),
+            Just(Stream::Stderr)
+        ]
     }
 
     fn messages() -> impl Strategy<Value = Message> {
         let text = "[ -~ä€\\n]{0,40}";
         prop_oneof![
             (any::<u32>(), text, any::<u64>()).prop_map(|(version, agent, boot_ms)| {
-                Message::Hello(Hello { version, agent, boot_ms })
+                Message::Hello(Hello {
+                    version,
+                    agent,
+                    boot_ms,
+                })
             }),
             any::<u32>().prop_map(|version| Message::Welcome { version }),
-            (any::<u64>(), prop::collection::vec((text, any::<u64>()), 0..8))
+            (
+                any::<u64>(),
+                prop::collection::vec((text, any::<u64>()), 0..8)
+            )
                 .prop_map(|(boot_ms, stages)| Message::Ready(Ready { boot_ms, stages })),
             (any::<bool>(), any::<u32>()).prop_map(|(running, restarts)| {
                 Message::ProxyStatus(ProxyStatus { running, restarts })
@@ -346,7 +384,13 @@ mod tests {
                 .prop_map(|(argv, env, cwd, tty, root)| {
                     let tty = tty.map(|(columns, rows)| WindowSize { columns, rows });
                     let user = if root { User::Root } else { User::User };
-                    Message::Exec(ExecRequest { argv, env, cwd, tty, user })
+                    Message::Exec(ExecRequest {
+                        argv,
+                        env,
+                        cwd,
+                        tty,
+                        user,
+                    })
                 }),
             any::<u32>().prop_map(|pid| Message::Started { pid }),
             (any::<u8>(), text).prop_map(|(status, message)| Message::Refused { status, message }),
@@ -424,15 +468,27 @@ mod tests {
             decoder.extend(&length.to_le_bytes());
             assert_eq!(decoder.next(), Err(FrameError::Length(length)));
             let mut stream = &length.to_le_bytes()[..];
-            assert!(matches!(read_message(&mut stream), Err(ReadError::Frame(_))));
+            assert!(matches!(
+                read_message(&mut stream),
+                Err(ReadError::Frame(_))
+            ));
         }
     }
 
     #[test]
     fn what_is_too_long_is_not_sent() {
-        let request = ExecRequest { argv: vec!["x".repeat(MAX_FRAME)], ..Default::default() };
-        assert!(matches!(Message::Exec(request).encode(), Err(FrameError::TooLong { .. })));
-        let data = Message::Data { stream: Stream::Stdin, bytes: vec![0; MAX_DATA + 1] };
+        let request = ExecRequest {
+            argv: vec!["x".repeat(MAX_FRAME)],
+            ..Default::default()
+        };
+        assert!(matches!(
+            Message::Exec(request).encode(),
+            Err(FrameError::TooLong { .. })
+        ));
+        let data = Message::Data {
+            stream: Stream::Stdin,
+            bytes: vec![0; MAX_DATA + 1],
+        };
         assert!(matches!(data.encode(), Err(FrameError::TooLong { .. })));
     }
 }

@@ -92,7 +92,9 @@ impl FromStr for Label {
         Label::ALL
             .into_iter()
             .find(|label| label.name() == text)
-            .ok_or_else(|| UnknownLabel { given: text.chars().take(40).collect() })
+            .ok_or_else(|| UnknownLabel {
+                given: text.chars().take(40).collect(),
+            })
     }
 }
 
@@ -108,6 +110,12 @@ mod tests {
             assert!(label.colour().starts_with('#'));
         }
         assert!("Red".parse::<Label>().is_err());
-        assert!("pink".parse::<Label>().unwrap_err().to_string().contains("`pink`"));
+        assert!(
+            "pink"
+                .parse::<Label>()
+                .unwrap_err()
+                .to_string()
+                .contains("`pink`")
+        );
     }
 }

@@ -26,7 +26,9 @@ pub mod pump;
 
 pub use frame::{Decoder, FrameError, MAX_FRAME, MAX_PAYLOAD, ReadError, read_message};
 pub use label::{Label, UnknownLabel};
-pub use message::{ExecRequest, ExitReason, Hello, Message, Power, Ready, Stream, User, WindowSize};
+pub use message::{
+    ExecRequest, ExitReason, Hello, Message, Power, Ready, Stream, User, WindowSize,
+};
 pub use name::{DomainName, InvalidName};
 
 /// The version that both sides must share; it changes with every incompatible change.

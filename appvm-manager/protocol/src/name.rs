@@ -36,11 +36,17 @@ impl FromStr for DomainName {
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let fine = text.len() <= MAX_NAME
             && text.starts_with(|c: char| c.is_ascii_lowercase())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if fine {
             Ok(DomainName(text.to_owned()))
         } else {
-            let given = text.chars().take(40).flat_map(char::escape_default).collect();
+            let given = text
+                .chars()
+                .take(40)
+                .flat_map(char::escape_default)
+                .collect();
             Err(InvalidName { given })
         }
     }
@@ -76,7 +82,9 @@ mod tests {
             assert_eq!(good.parse::<DomainName>().unwrap().as_str(), good);
         }
         let long = "a".repeat(32);
-        for bad in ["", "Work", "2work", "-a", "a_b", "a/b", "..", "a b", "ä", "a\n", &long] {
+        for bad in [
+            "", "Work", "2work", "-a", "a_b", "a/b", "..", "a b", "ä", "a\n", &long,
+        ] {
             assert!(bad.parse::<DomainName>().is_err(), "{bad:?}");
         }
     }

@@ -76,14 +76,26 @@ impl Wake {
 /// Tells whether `fd` is ready.
 fn wait(fd: RawFd, events: i16, wake: &Wake, timeout_ms: i32) -> io::Result<bool> {
     let mut polled = [
-        libc::pollfd { fd, events, revents: 0 },
-        libc::pollfd { fd: wake.0.as_raw_fd(), events: libc::POLLIN, revents: 0 },
+        libc::pollfd {
+            fd,
+            events,
+            revents: 0,
+        },
+        libc::pollfd {
+            fd: wake.0.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        },
     ];
     // SAFETY: the pointer and count describe `polled`, which outlives the call.
     let result = unsafe { libc::poll(polled.as_mut_ptr(), 2, timeout_ms) };
     if result < 0 {
         let error = io::Error::last_os_error();
-        return if error.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(error) };
+        return if error.kind() == io::ErrorKind::Interrupted {
+            Ok(false)
+        } else {
+            Err(error)
+        };
     }
     if polled[1].revents != 0 {
         wake.clear();
@@ -119,8 +131,16 @@ pub struct Outgoing {
 impl Outgoing {
     /// A pump with a full window of credit.
     pub fn new(stream: Stream) -> io::Result<Self> {
-        let state = Mutex::new(OutgoingState { credit: WINDOW_BYTES, stop: None });
-        Ok(Outgoing { stream, state, changed: Condvar::new(), wake: Wake::new()? })
+        let state = Mutex::new(OutgoingState {
+            credit: WINDOW_BYTES,
+            stop: None,
+        });
+        Ok(Outgoing {
+            stream,
+            state,
+            changed: Condvar::new(),
+            wake: Wake::new()?,
+        })
     }
 
     /// The peer took `bytes`.
@@ -153,8 +173,10 @@ impl Outgoing {
             let (credit, stop) = {
                 let mut state = lock(&self.state);
                 while state.credit == 0 && state.stop != Some(Stop::Now) {
-                    state =
-                        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state = self
+                        .changed
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner);
                 }
                 (state.credit, state.stop)
             };
@@ -180,10 +202,15 @@ impl Outgoing {
             };
             lock(&self.state).credit -= count as u32;
             let bytes = buffer[..count].to_vec();
-            outbox.send(&Message::Data { stream: self.stream, bytes })?;
+            outbox.send(&Message::Data {
+                stream: self.stream,
+                bytes,
+            })?;
         }
         drop(source);
-        outbox.send(&Message::Eof { stream: self.stream })
+        outbox.send(&Message::Eof {
+            stream: self.stream,
+        })
     }
 }
 
@@ -210,7 +237,12 @@ impl Incoming {
     /// A pump with nothing in it.
     pub fn new(stream: Stream) -> io::Result<Self> {
         let state = Mutex::new(IncomingState::default());
-        Ok(Incoming { stream, state, changed: Condvar::new(), wake: Wake::new()? })
+        Ok(Incoming {
+            stream,
+            state,
+            changed: Condvar::new(),
+            wake: Wake::new()?,
+        })
     }
 
     /// Data arrived. An error means that the peer sent more than it was allowed to.
@@ -262,8 +294,10 @@ impl Incoming {
                     if state.ended {
                         return Ok(());
                     }
-                    state =
-                        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state = self
+                        .changed
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner);
                 }
             };
             match self.write(&mut target, &bytes) {
@@ -275,7 +309,9 @@ impl Incoming {
                     state.refused = true;
                     state.queue.clear();
                     drop(state);
-                    return outbox.send(&Message::Eof { stream: self.stream });
+                    return outbox.send(&Message::Eof {
+                        stream: self.stream,
+                    });
                 }
             }
             let mut state = lock(&self.state);
@@ -286,7 +322,10 @@ impl Incoming {
             let count = bytes.len() as u32;
             // After the end the peer wants no credit, and may be gone already.
             if !ended {
-                outbox.send(&Message::Credit { stream: self.stream, bytes: count })?;
+                outbox.send(&Message::Credit {
+                    stream: self.stream,
+                    bytes: count,
+                })?;
             }
         }
     }
@@ -379,7 +418,12 @@ mod tests {
         pump.push(vec![1; 10]).unwrap();
         pump.run(target, &outbox).unwrap();
         let message = read_message(&mut peer).unwrap();
-        assert_eq!(message, Message::Eof { stream: Stream::Stdout });
+        assert_eq!(
+            message,
+            Message::Eof {
+                stream: Stream::Stdout
+            }
+        );
         pump.push(vec![1; 10]).unwrap();
     }
 

@@ -1,0 +1,48 @@
+//! What the kernel's command line says to the agent.
+
+/// The words that concern the agent.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct CommandLine {
+    /// `bulkhead.name=`: the domain's name, which becomes the host name.
+    pub name: Option<String>,
+    /// `bulkhead.timings`: print each stage with its time.
+    pub timings: bool,
+}
+
+impl CommandLine {
+    /// From the text of `/proc/cmdline`.
+    pub fn parse(text: &str) -> Self {
+        let mut line = CommandLine::default();
+        for word in text.split_whitespace() {
+            match word.split_once('=') {
+                Some(("bulkhead.name", name)) => line.name = Some(name.to_owned()),
+                None if word == "bulkhead.timings" => line.timings = true,
+                Some(("bulkhead.timings", value)) => line.timings = value != "0",
+                _ => {}
+            }
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_its_words_among_others() {
+        let line =
+            CommandLine::parse("quiet bulkhead.name=work-2 console=ttyS0 bulkhead.timings\n");
+        assert_eq!(
+            line,
+            CommandLine {
+                name: Some("work-2".into()),
+                timings: true
+            }
+        );
+        assert_eq!(
+            CommandLine::parse("bulkhead.timings=0 name=x"),
+            CommandLine::default()
+        );
+    }
+}

@@ -1,0 +1,288 @@
+//! What PID 1 does, in its order.
+
+use std::fs;
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+
+use bulkhead_protocol::pump::Outbox;
+use bulkhead_protocol::{CONTROL_PORT, EXEC_PORT, HOST_CID, Power};
+
+use crate::cmdline::CommandLine;
+use crate::connection::{Connection, Listener};
+use crate::console::{self, boot_ms, say};
+use crate::control::{Asked, Link};
+use crate::reaper::Reaper;
+use crate::services::{self, Service};
+use crate::session::Context;
+use crate::{disks, files, modules, mounts, network, power, server, user};
+
+/// The stages of the start and when each was over, in milliseconds since the guest's boot.
+#[derive(Default)]
+struct Stages(Vec<(String, u64)>);
+
+impl Stages {
+    fn over(&mut self, name: &str) {
+        self.0.push((name.to_owned(), boot_ms()));
+    }
+}
+
+/// Becomes the guest's init. PID 1 must not end, so this never returns.
+pub fn run() -> ! {
+    let mut stages = Stages::default();
+    stages.over("kernel");
+    mounts::first();
+    console::open();
+    let line = CommandLine::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
+    modules::load_all();
+    stages.over("modules");
+
+    let link = match Connection::to_vsock(HOST_CID, CONTROL_PORT).and_then(Link::new) {
+        Ok(mut link) => link.hello().is_ok().then_some(link),
+        // Without a manager (a benchmark, another VMM) everything else works.
+        Err(_) => None,
+    };
+    stages.over("hello");
+    feed_entropy();
+    enter_root();
+    stages.over("root");
+    mounts::second();
+    mount_home();
+    stages.over("home");
+    identify(line.name.as_deref());
+    user::prepare();
+    if let Err(error) = network::loopback_up() {
+        say(&format!("loopback: {error}"));
+    }
+    stages.over("user");
+
+    let reaper = match Reaper::start() {
+        Ok(reaper) => reaper,
+        Err(error) => fatal(&format!("no thread for the reaper: {error}")),
+    };
+    let outbox = link.as_ref().map(Link::outbox);
+    let context = Context {
+        reaper: reaper.clone(),
+        in_guest: true,
+        services: Arc::new(start_services(&reaper, outbox)),
+    };
+    stages.over("services");
+    match Listener::vsock(EXEC_PORT) {
+        Ok(listener) => {
+            let spawned = thread::Builder::new()
+                .name("exec-server".into())
+                .spawn(move || server::serve(context, listener));
+            if let Err(error) = spawned {
+                say(&format!("thread: {error}"));
+            }
+        }
+        Err(error) => say(&format!("no commands from the host (vsock: {error})")),
+    }
+    stages.over("ready");
+    let mut link = link;
+    if let Some(open) = &mut link
+        && open.ready(stages.0.clone()).is_err()
+    {
+        link = None;
+    }
+    if line.timings {
+        for (stage, ms) in &stages.0 {
+            say(&format!("timing {stage} {ms}"));
+        }
+    }
+    say("ready");
+
+    power::watch_button(&reaper);
+    services::console_shell(reaper.clone());
+    if let Some(link) = link
+        && let Asked::Power(how) = link.wait()
+    {
+        power::go_down(&reaper, how);
+    }
+    loop {
+        thread::park();
+    }
+}
+
+/// Without this part no guest can work: say so and switch off, so that the manager sees it.
+fn fatal(text: &str) -> ! {
+    say(&format!("fatal: {text}"));
+    if let Ok(reaper) = Reaper::start() {
+        power::go_down(&reaper, Power::Off);
+    }
+    // SAFETY: no pointers.
+    unsafe { libc::reboot(libc::RB_POWER_OFF) };
+    loop {
+        thread::park();
+    }
+}
+
+fn enter_root() {
+    let Some(device) = disks::by_serial("root").or_else(disks::first) else {
+        return say("no root disk: staying in the initramfs");
+    };
+    // The module files were read; in the initramfs they would only hold memory.
+    modules::forget();
+    if let Err(error) = mounts::switch_root(&device) {
+        fatal(&format!("root {}: {error}", device.display()));
+    }
+}
+
+/// Mounts `/home`, and makes its filesystem when the volume is new. The host never does that:
+/// it does not look into what belongs to a guest.
+fn mount_home() {
+    let Some(device) = disks::by_serial("home") else {
+        return;
+    };
+    let name = device.to_string_lossy().into_owned();
+    if !disks::is_ext4(&device).unwrap_or(false) {
+        let made = tool(
+            "mkfs.ext4",
+            &[
+                "-q",
+                "-F",
+                "-m",
+                "0",
+                "-L",
+                "home",
+                "-E",
+                "nodiscard,lazy_itable_init=1",
+                &name,
+            ],
+        );
+        if !made {
+            return say("home: no filesystem could be made; nothing will persist");
+        }
+    }
+    let home = Path::new("/home");
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOATIME;
+    let mount = || mounts::mount(&name, home, "ext4", flags, "");
+    if mount().is_err() {
+        // A journal alone is replayed by the kernel; this is real damage.
+        tool("e2fsck", &["-p", &name]);
+        if let Err(error) = mount() {
+            say(&format!("home: {error}; nothing will persist"));
+        }
+    }
+}
+
+/// Runs a program of the template before the reaper exists.
+fn tool(name: &str, arguments: &[&str]) -> bool {
+    let found = ["/sbin", "/usr/sbin", "/usr/bin"]
+        .map(|folder| Path::new(folder).join(name))
+        .into_iter()
+        .find(|file| file.exists());
+    let Some(file) = found else {
+        say(&format!("the template has no {name} (package e2fsprogs)"));
+        return false;
+    };
+    match Command::new(file)
+        .args(arguments)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .output()
+    {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            say(&format!("{name}: {}: {}", output.status, text.trim_end()));
+            false
+        }
+        Err(error) => {
+            say(&format!("{name}: {error}"));
+            false
+        }
+    }
+}
+
+/// Host name and machine identifier.
+fn identify(name: Option<&str>) {
+    let name = name.unwrap_or("bulkhead");
+    // SAFETY: the pointer and length describe `name`.
+    let result = unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) };
+    if let Err(error) = files::check(result.into()) {
+        say(&format!("host name: {error}"));
+    }
+    let _ = fs::write("/etc/hostname", format!("{name}\n"));
+    let _ = fs::write(
+        "/etc/hosts",
+        format!("127.0.0.1 localhost {name}\n::1 localhost\n"),
+    );
+    // Templates carry none, so that no two domains share one; D-Bus needs one.
+    let present = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    if present.trim().is_empty() || present.trim() == "uninitialized" {
+        let random = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
+        let id: String = random.chars().filter(char::is_ascii_hexdigit).collect();
+        let _ = fs::write("/etc/machine-id", format!("{id}\n"));
+    }
+}
+
+/// Gives the kernel's random generator a first seed from the VMM's virtio-rng.
+fn feed_entropy() {
+    #[repr(C)]
+    struct PoolInfo {
+        entropy_bits: i32,
+        bytes: i32,
+        seed: [u8; 32],
+    }
+    const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
+    let mut seed = [0; 32];
+    let Ok(mut source) = fs::File::open("/dev/hwrng") else {
+        return;
+    };
+    if source.read_exact(&mut seed).is_err() {
+        return;
+    }
+    let info = PoolInfo {
+        entropy_bits: 256,
+        bytes: 32,
+        seed,
+    };
+    if let Ok(pool) = fs::OpenOptions::new().write(true).open("/dev/random") {
+        // SAFETY: the request reads a count of bits, a count of bytes and that many bytes.
+        unsafe { libc::ioctl(pool.as_raw_fd(), RNDADDENTROPY, &info) };
+    }
+}
+
+/// Starts what the session needs; gives the sockets that commands wait for.
+fn start_services(reaper: &Reaper, outbox: Option<Arc<Outbox>>) -> Vec<std::path::PathBuf> {
+    let mut sockets = Vec::new();
+    if let Some(proxy) = services::proxy() {
+        sockets.push(user::WAYLAND_SOCKET.into());
+        Service {
+            name: "wayland-proxy",
+            argv: vec![
+                proxy.to_string_lossy().into_owned(),
+                "--socket".into(),
+                user::WAYLAND_SOCKET.into(),
+            ],
+            socket: user::WAYLAND_SOCKET.into(),
+            status: outbox,
+        }
+        .start(reaper.clone());
+    }
+    if Path::new("/usr/bin/dbus-daemon").exists() {
+        sockets.push(user::BUS_SOCKET.into());
+        Service {
+            name: "dbus",
+            argv: [
+                "dbus-daemon",
+                "--session",
+                "--nofork",
+                "--nopidfile",
+                "--nosyslog",
+                "--address",
+            ]
+            .map(String::from)
+            .into_iter()
+            .chain([format!("unix:path={}", user::BUS_SOCKET)])
+            .collect(),
+            socket: user::BUS_SOCKET.into(),
+            status: None,
+        }
+        .start(reaper.clone());
+    }
+    sockets
+}

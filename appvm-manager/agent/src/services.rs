@@ -1,0 +1,187 @@
+//! What always runs beside the user's commands: session bus, Wayland proxy, console shell.
+
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bulkhead_protocol::Message;
+use bulkhead_protocol::message::ProxyStatus;
+use bulkhead_protocol::pump::Outbox;
+
+use crate::console::say;
+use crate::files::give;
+use crate::reaper::Reaper;
+use crate::spawn::{Program, null, pipe};
+use crate::{mounts, user};
+
+/// A program that ran this long counts as having started well.
+const STABLE: Duration = Duration::from_secs(10);
+/// Lines of a service longer than this are cut.
+const MAX_LINE: u64 = 1024;
+
+/// The Wayland proxy's file, if this guest has one and a device for it.
+pub fn proxy() -> Option<PathBuf> {
+    let file = Path::new(mounts::BIN).join("bulkhead-wayland-proxy");
+    (file.exists() && Path::new("/dev/dri/renderD128").exists()).then_some(file)
+}
+
+/// A program that is started again whenever it ends.
+pub struct Service {
+    /// For messages.
+    pub name: &'static str,
+    /// What to run.
+    pub argv: Vec<String>,
+    /// Its socket, removed before each start.
+    pub socket: PathBuf,
+    /// Who is told when it starts and ends.
+    pub status: Option<Arc<Outbox>>,
+}
+
+impl Service {
+    /// Supervises it on a thread, as the desktop user.
+    pub fn start(self, reaper: Reaper) {
+        let result = thread::Builder::new()
+            .name(self.name.into())
+            .spawn(move || {
+                let mut restarts = 0;
+                let mut pause = Duration::from_millis(100);
+                loop {
+                    let begin = Instant::now();
+                    match self.run_once(&reaper, restarts) {
+                        Ok(how) => say(&format!("{} ended: {how}", self.name)),
+                        Err(error) => say(&format!("{}: {error}", self.name)),
+                    }
+                    self.tell(false, restarts);
+                    if begin.elapsed() > STABLE {
+                        pause = Duration::from_millis(100);
+                    }
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_secs(10));
+                    restarts += 1;
+                }
+            });
+        if let Err(error) = result {
+            say(&format!("thread: {error}"));
+        }
+    }
+
+    fn tell(&self, running: bool, restarts: u32) {
+        if let Some(outbox) = &self.status {
+            // The daemon may be gone; the service matters all the same.
+            let _ = outbox.send(&Message::ProxyStatus(ProxyStatus { running, restarts }));
+        }
+    }
+
+    fn run_once(&self, reaper: &Reaper, restarts: u32) -> Result<String, crate::spawn::SpawnError> {
+        let _ = std::fs::remove_file(&self.socket);
+        open_render_nodes();
+        let (reader, writer) = pipe()?;
+        let null = null()?;
+        let program = Program {
+            argv: self.argv.clone(),
+            environment: user::environment(false),
+            cwd: user::HOME.into(),
+            uid: Some(user::UID),
+            stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
+            terminal: false,
+            arg0: None,
+        };
+        let child = program.spawn(reaper)?;
+        drop(writer);
+        self.tell(true, restarts);
+        relay_lines(self.name, reader);
+        Ok(match child.ended.recv() {
+            Ok(reason) => format!("{reason:?}"),
+            Err(_) => "unknown".to_owned(),
+        })
+    }
+}
+
+/// Shows a service's output on the console, line by line.
+fn relay_lines(name: &'static str, output: OwnedFd) {
+    let result = thread::Builder::new().spawn(move || {
+        let mut reader = BufReader::new(std::fs::File::from(output));
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => return,
+                Ok(_) => say(&format!(
+                    "{name}: {}",
+                    String::from_utf8_lossy(&line).trim_end()
+                )),
+            }
+        }
+    });
+    if let Err(error) = result {
+        say(&format!("thread: {error}"));
+    }
+}
+
+/// Lets the desktop user use the GPU's render nodes.
+fn open_render_nodes() {
+    let Ok(nodes) = std::fs::read_dir("/dev/dri") else {
+        return;
+    };
+    for node in nodes.flatten() {
+        if node.file_name().as_encoded_bytes().starts_with(b"renderD")
+            && let Err(error) = give(&node.path(), user::UID, user::UID)
+        {
+            say(&format!("{}: {error}", node.path().display()));
+        }
+    }
+}
+
+/// A root shell on the virtio console, started again whenever it ends.
+pub fn console_shell(reaper: Reaper) {
+    const DEVICE: &str = "/dev/hvc0";
+    if !Path::new(DEVICE).exists() {
+        return;
+    }
+    let result = thread::Builder::new()
+        .name("console".into())
+        .spawn(move || {
+            loop {
+                let device = OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .custom_flags(libc::O_NOCTTY)
+                    .open(DEVICE)
+                    .map_err(crate::spawn::SpawnError::from);
+                let ended = device.and_then(|device| {
+                    let shell = if Path::new("/bin/bash").exists() {
+                        "/bin/bash"
+                    } else {
+                        "/bin/sh"
+                    };
+                    let mut environment = user::environment(true);
+                    environment.push(("TERM".into(), "linux".into()));
+                    let child = Program {
+                        argv: vec![shell.to_owned()],
+                        environment,
+                        cwd: "/root".into(),
+                        uid: None,
+                        stdio: [device.as_fd(); 3],
+                        terminal: true,
+                        arg0: Some("-bash".into()),
+                    }
+                    .spawn(&reaper)?;
+                    let _ = child.ended.recv();
+                    Ok(())
+                });
+                if let Err(error) = ended {
+                    say(&format!("{DEVICE}: {error}"));
+                    thread::sleep(Duration::from_secs(10));
+                }
+                thread::sleep(Duration::from_millis(500));
+            }
+        });
+    if let Err(error) = result {
+        say(&format!("thread: {error}"));
+    }
+}
