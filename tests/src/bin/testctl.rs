@@ -2,7 +2,9 @@
 //!
 //! Runs inside the test host. Each request is one JSON object; each answer is printed as one line.
 //! Requests come from the command line, or, without any, one per line from standard input. The
-//! object `{"op":"sleep","ms":N}` is handled here: it only waits.
+//! object `{"op":"sleep","ms":N}` is handled here: it only waits. For people there are the short
+//! forms `testctl windows` and `testctl screenshot FILE.png`. The socket is
+//! `$BULKHEAD_TEST_SOCKET`.
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
@@ -14,12 +16,20 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 const ANSWER_BYTES: usize = 1 << 20;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let Some(socket) = arguments.next().filter(|first| first != "--help") else {
-        eprintln!("usage: testctl SOCKET [REQUEST-JSON]…   (requests on stdin when none is given)");
-        return ExitCode::from(2);
+    let socket = std::env::var("BULKHEAD_TEST_SOCKET")
+        .unwrap_or_else(|_| "/run/user/1000/bulkhead/test.sock".to_owned());
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let requests = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--help"] => {
+            eprintln!("usage: testctl [windows | screenshot FILE.png | REQUEST-JSON…]");
+            return ExitCode::from(2);
+        }
+        ["windows"] => vec![serde_json::json!({"op": "windows"}).to_string()],
+        ["screenshot", path] => {
+            vec![serde_json::json!({"op": "screenshot", "path": path}).to_string()]
+        }
+        _ => words,
     };
-    let requests: Vec<String> = arguments.collect();
     match run(&socket, requests) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),

@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::machine::{Background, ExecRequest, Machine, Output};
+use std::time::Duration;
+
+use crate::machine::{Exec, Exit, Machine, Process};
 
 use super::{Failure, Outcome};
 
@@ -14,6 +16,49 @@ pub const GREEN: [u8; 3] = [0x73, 0xd2, 0x16];
 
 /// Where our programs lie in the test host.
 const PROGRAMS: &str = "/usr/lib/bulkhead";
+
+/// No single command of a scenario takes longer, even on a busy emulated machine.
+const COMMAND_LIMIT: Duration = Duration::from_secs(240);
+
+/// What a command left behind.
+#[derive(Debug)]
+pub struct Output {
+    /// Its exit status; 128 and the signal's number when a signal ended it, as a shell says it.
+    pub status: i32,
+    /// What it wrote to standard output.
+    pub stdout: Vec<u8>,
+    /// What it wrote to standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl Output {
+    /// Standard output as text.
+    pub fn stdout_text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Standard error as text.
+    pub fn stderr_text(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+}
+
+/// A program that runs while a scenario goes on; it is killed when this is dropped.
+pub struct Background(Process);
+
+impl Background {
+    /// Whether it has ended by itself.
+    pub fn ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // SIGTERM first: `bulkhead run` passes it on to the program in the guest.
+        let _ = self.0.signal(15);
+    }
+}
 
 /// One running scenario.
 pub struct Context<'a> {
@@ -43,19 +88,19 @@ impl<'a> Context<'a> {
     /// Copies a file that the host wrote to `/out` into the scenario's folder.
     pub fn bring_back(&self, name: &str) -> Result<PathBuf, Failure> {
         let to = self.folder.join(name);
-        std::fs::copy(self.machine.out_dir().join(name), &to)
+        std::fs::copy(self.machine.out().join(name), &to)
             .map_err(|error| Failure::new(format!("/out/{name} of the host: {error}")))?;
         Ok(to)
     }
 
     /// Runs a command in the host as the desktop user.
     pub fn host<S: AsRef<str>>(&self, command: &[S]) -> Result<Output, Failure> {
-        self.execute(ExecRequest::user(command))
+        self.execute(request(command))
     }
 
     /// Runs a command in the host as root.
     pub fn root<S: AsRef<str>>(&self, command: &[S]) -> Result<Output, Failure> {
-        self.execute(ExecRequest::root(command))
+        self.execute(request(command).as_root())
     }
 
     /// Runs a command in the host and returns its output; any other status than 0 is a failure.
@@ -75,9 +120,7 @@ impl<'a> Context<'a> {
 
     /// Starts an application in a domain; it is ended when the handle is dropped.
     pub fn spawn_in(&self, domain: &str, command: &[&str]) -> Result<Background, Failure> {
-        self.machine
-            .spawn(ExecRequest::user(&in_domain(domain, command)))
-            .map_err(|error| Failure::new(error.to_string()))
+        self.start(request(&in_domain(domain, command)))
     }
 
     /// Makes sure that a domain with this label exists (template `apps`).
@@ -89,7 +132,13 @@ impl<'a> Context<'a> {
             .is_some_and(|all| all.iter().any(|domain| domain["name"] == name));
         if !exists {
             self.host_ok(&[
-                "bulkhead", "create", name, "--label", label, "--template", "apps",
+                "bulkhead",
+                "create",
+                name,
+                "--label",
+                label,
+                "--template",
+                "apps",
             ])?;
         }
         Ok(())
@@ -117,7 +166,11 @@ impl<'a> Context<'a> {
     pub fn paste_text(&self, domain: &str) -> Result<String, Failure> {
         let output = self.guest(
             domain,
-            &["sh", "-c", "timeout 15 wl-paste -n -t text/plain 2>/dev/null"],
+            &[
+                "sh",
+                "-c",
+                "timeout 15 wl-paste -n -t text/plain 2>/dev/null",
+            ],
         )?;
         Ok(output.stdout_text())
     }
@@ -136,7 +189,11 @@ impl<'a> Context<'a> {
     /// Makes a domain that exists only for the compositor: its programs run on the host itself.
     /// It is what the same program looks like without a guest in between.
     pub fn direct_domain(&self, name: &str, label: &str) -> Outcome {
-        let known = self.host_ok(&["sh", "-c", &format!("pgrep -f 'direct-socket {name} ' || true")])?;
+        let known = self.host_ok(&[
+            "sh",
+            "-c",
+            &format!("pgrep -f 'direct-socket {name} ' || true"),
+        ])?;
         if known.trim().is_empty() {
             let script = format!(
                 "nohup direct-socket {name} {label} /run/user/1000/{name}.sock \
@@ -151,15 +208,13 @@ impl<'a> Context<'a> {
 
     /// Starts a program of the template `apps` directly on the compositor.
     pub fn spawn_direct(&self, name: &str, command: &[&str]) -> Result<Background, Failure> {
-        let request = ExecRequest::user(command)
+        let request = request(command)
             .in_template("apps")
             .env("WAYLAND_DISPLAY", &format!("/run/user/1000/{name}.sock"))
             .env("GDK_BACKEND", "wayland")
             .env("GSK_RENDERER", "cairo")
             .env("LANG", "C.UTF-8");
-        self.machine
-            .spawn(request)
-            .map_err(|error| Failure::new(error.to_string()))
+        self.start(request)
     }
 
     /// Runs one of our programs on the host, on a direct domain's socket.
@@ -172,9 +227,7 @@ impl<'a> Context<'a> {
         let path = format!("{PROGRAMS}/{program}");
         let mut command = vec!["timeout", "60", path.as_str()];
         command.extend(arguments);
-        self.execute(
-            ExecRequest::user(&command).env("WAYLAND_DISPLAY", &format!("{name}.sock")),
-        )
+        self.execute(request(&command).env("WAYLAND_DISPLAY", &format!("{name}.sock")))
     }
 
     /// Runs the CLI against a second manager whose image folder `$IMAGES` begins as links to the
@@ -228,11 +281,35 @@ impl<'a> Context<'a> {
         told
     }
 
-    fn execute(&self, request: ExecRequest) -> Result<Output, Failure> {
+    fn execute(&self, exec: Exec) -> Result<Output, Failure> {
+        let output = self
+            .machine
+            .exec(
+                &exec
+                    .with_session(Vec::<String>::new())
+                    .timeout(COMMAND_LIMIT),
+            )
+            .map_err(|error| Failure::new(error.to_string()))?;
+        Ok(Output {
+            status: match output.exit {
+                Exit::Status(status) => status,
+                Exit::Signal(signal) => 128 + signal,
+            },
+            stdout: output.stdout,
+            stderr: output.stderr,
+        })
+    }
+
+    fn start(&self, exec: Exec) -> Result<Background, Failure> {
         self.machine
-            .exec(request)
+            .spawn(&exec.with_session(Vec::<String>::new()))
+            .map(Background)
             .map_err(|error| Failure::new(error.to_string()))
     }
+}
+
+fn request<S: AsRef<str>>(command: &[S]) -> Exec {
+    Exec::new(command.iter().map(AsRef::as_ref))
 }
 
 /// Shell words that start a manager of its own under `base` and wait until it answers.

@@ -13,8 +13,6 @@ use super::context::Context;
 use super::picture::{Area, Picture};
 use super::{Failure, Outcome};
 
-/// Where the test session of the host listens.
-pub const TEST_SOCKET: &str = "/run/user/1000/bulkhead/test.sock";
 /// The left mouse button (linux/input-event-codes.h).
 pub const BTN_LEFT: u32 = 0x110;
 /// Left Super key (linux/input-event-codes.h).
@@ -85,7 +83,7 @@ impl<'a> Desktop<'a> {
 
     /// Sends requests in order over one connection; fails when one is refused.
     pub fn ask_all(&self, requests: &[Value]) -> Result<Vec<Value>, Failure> {
-        let mut command = vec!["testctl".to_owned(), TEST_SOCKET.to_owned()];
+        let mut command = vec!["testctl".to_owned()];
         command.extend(requests.iter().map(Value::to_string));
         let output = self.context.host_ok(&command)?;
         output
@@ -170,14 +168,13 @@ impl<'a> Desktop<'a> {
 
     /// Takes a picture of one window's own pixels.
     pub fn crop(&self, window: u64, name: &str) -> Result<Picture, Failure> {
-        self.picture(name, |path| json!({"op": "crop", "window": window, "path": path}))
+        self.picture(
+            name,
+            |path| json!({"op": "crop", "window": window, "path": path}),
+        )
     }
 
-    fn picture(
-        &self,
-        name: &str,
-        request: impl Fn(&str) -> Value,
-    ) -> Result<Picture, Failure> {
+    fn picture(&self, name: &str, request: impl Fn(&str) -> Value) -> Result<Picture, Failure> {
         let inside = format!("/out/{name}.png");
         self.ask(request(&inside))?;
         let outside: PathBuf = self.context.bring_back(&format!("{name}.png"))?;

@@ -56,7 +56,8 @@ pub struct Scenario {
 #[macro_export]
 macro_rules! check {
     ($condition:expr, $($message:tt)+) => {
-        if !$condition {
+        let held: bool = $condition;
+        if !held {
             return Err($crate::e2e::Failure::new(format!(
                 "{} [{}:{}]",
                 format_args!($($message)+),

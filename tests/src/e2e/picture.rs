@@ -41,7 +41,13 @@ impl Picture {
         let channels = info.color_type.samples();
         let rgb = bytes[..info.buffer_size()]
             .chunks_exact(channels)
-            .map(|p| if channels >= 3 { [p[0], p[1], p[2]] } else { [p[0]; 3] })
+            .map(|p| {
+                if channels >= 3 {
+                    [p[0], p[1], p[2]]
+                } else {
+                    [p[0]; 3]
+                }
+            })
             .collect();
         Ok(Picture {
             width: info.width,

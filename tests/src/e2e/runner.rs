@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use bulkhead_image::builder::HostImages;
+
 use super::context::Context;
 use super::{Scenario, name_matches};
 use crate::machine::{BootOptions, Machine};
@@ -34,7 +36,7 @@ pub fn select(all: Vec<Scenario>, patterns: &[String]) -> Result<Vec<Scenario>, 
 
 /// Runs the scenarios in order. Domains are killed between scenarios; the host is booted anew only
 /// after a failure, so that one broken scenario does not colour the next.
-pub fn run(scenarios: &[Scenario], target: &Path) -> Result<Tally, String> {
+pub fn run(scenarios: &[Scenario], images: &HostImages, target: &Path) -> Result<Tally, String> {
     let mut tally = Tally::default();
     let mut machine: Option<Machine> = None;
     for scenario in scenarios {
@@ -42,7 +44,7 @@ pub fn run(scenarios: &[Scenario], target: &Path) -> Result<Tally, String> {
         fresh_folder(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let start = Instant::now();
         if machine.is_none() {
-            machine = Some(boot(target)?);
+            machine = Some(boot(images)?);
         }
         let Some(running) = &machine else {
             continue;
@@ -65,13 +67,13 @@ pub fn run(scenarios: &[Scenario], target: &Path) -> Result<Tally, String> {
                 let _ = std::fs::write(folder.join("failure.txt"), failure.to_string());
                 tally.failed.push(scenario.name.to_owned());
                 if let Some(broken) = machine.take() {
-                    let _ = std::fs::copy(broken.console_log(), folder.join("host-console.log"));
+                    let _ = std::fs::write(folder.join("host-console.log"), broken.console_log());
                 }
             }
         }
     }
     if let Some(machine) = machine {
-        machine.poweroff().map_err(|e| e.to_string())?;
+        machine.power_off().map_err(|e| e.to_string())?;
     }
     Ok(tally)
 }
@@ -81,18 +83,20 @@ const CLEAN: &str = "for d in $(bulkhead list --json | grep -o '\"name\":\"[a-z0
     cut -d'\"' -f4); do bulkhead kill $d 2>/dev/null; bulkhead remove --yes $d; done; \
     pkill direct-socket; true";
 
-fn boot(target: &Path) -> Result<Machine, String> {
-    let start = Instant::now();
-    let machine = Machine::boot(BootOptions::session(target)).map_err(|e| e.to_string())?;
-    eprintln!("host booted in {:.1} s", start.elapsed().as_secs_f32());
+fn boot(images: &HostImages) -> Result<Machine, String> {
+    let machine = Machine::boot(&BootOptions::new(images.clone())).map_err(|e| e.to_string())?;
+    eprintln!(
+        "host booted in {:.1} s ({:?})",
+        machine.boot_time().as_secs_f32(),
+        machine.accelerator()
+    );
     Ok(machine)
 }
 
 /// Copies the logs of the session and of every domain out of the host.
 fn keep_logs(context: &Context<'_>) {
     let script = "cd /run/user/1000/bulkhead 2>/dev/null && \
-        find . -name '*.log' -size -4M | tar -cf /out/logs.tar -T - ; \
-        cp /tmp/session.log /out/session.log 2>/dev/null; true";
+        find . -name '*.log*' -size -4M | tar -cf /out/logs.tar -T - ; true";
     let _ = context.host(&["sh", "-c", script]);
     for name in ["logs.tar", "session.log"] {
         let _ = context.bring_back(name);

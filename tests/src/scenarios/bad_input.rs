@@ -23,21 +23,45 @@ const CASES: &[Case] = &[
     Case {
         name: "unknown-label",
         prepare: "true",
-        command: &["bulkhead", "create", "odd", "--label", "pink", "--template", "apps"],
+        command: &[
+            "bulkhead",
+            "create",
+            "odd",
+            "--label",
+            "pink",
+            "--template",
+            "apps",
+        ],
         words: &["pink", "red"],
         clean: "true",
     },
     Case {
         name: "bad-name",
         prepare: "true",
-        command: &["bulkhead", "create", "../odd", "--label", "red", "--template", "apps"],
+        command: &[
+            "bulkhead",
+            "create",
+            "../odd",
+            "--label",
+            "red",
+            "--template",
+            "apps",
+        ],
         words: &["../odd"],
         clean: "true",
     },
     Case {
         name: "unknown-template",
         prepare: "true",
-        command: &["bulkhead", "create", "odd", "--label", "red", "--template", "nosuch"],
+        command: &[
+            "bulkhead",
+            "create",
+            "odd",
+            "--label",
+            "red",
+            "--template",
+            "nosuch",
+        ],
         words: &["nosuch"],
         clean: "true",
     },
@@ -74,14 +98,28 @@ const CASES: &[Case] = &[
     Case {
         name: "missing-kernel",
         prepare: "true",
-        command: &["bulkhead-vmm", "run", "--kernel", "/nonexistent/vmlinux", "--memory", "128M"],
+        command: &[
+            "bulkhead-vmm",
+            "run",
+            "--kernel",
+            "/nonexistent/vmlinux",
+            "--memory",
+            "128M",
+        ],
         words: &["/nonexistent/vmlinux"],
         clean: "true",
     },
     Case {
         name: "not-a-kernel",
         prepare: "echo hello > /tmp/not-a-kernel",
-        command: &["bulkhead-vmm", "run", "--kernel", "/tmp/not-a-kernel", "--memory", "128M"],
+        command: &[
+            "bulkhead-vmm",
+            "run",
+            "--kernel",
+            "/tmp/not-a-kernel",
+            "--memory",
+            "128M",
+        ],
         words: &["/tmp/not-a-kernel"],
         clean: "rm /tmp/not-a-kernel",
     },
@@ -114,13 +152,25 @@ fn run(context: &Context<'_>) -> Outcome {
         let name = case.name;
         check!(output.status != 0, "{name}: the exit status was 0");
         for word in case.words {
-            check!(told.contains(word), "{name}: the error does not say {word:?}: {told}");
+            check!(
+                told.contains(word),
+                "{name}: the error does not say {word:?}: {told}"
+            );
         }
         let lines = told.lines().filter(|line| !line.trim().is_empty()).count();
-        check!(lines <= 4, "{name}: the error is not clear, {lines} lines: {told}");
-        check!(!told.contains("panicked"), "{name}: a panic instead of an error: {told}");
+        check!(
+            lines <= 4,
+            "{name}: the error is not clear, {lines} lines: {told}"
+        );
+        check!(
+            !told.contains("panicked"),
+            "{name}: a panic instead of an error: {told}"
+        );
         let after = snapshot(context)?;
-        check!(before == after, "{name}: something is left over:\n{before}\nbecame\n{after}");
+        check!(
+            before == after,
+            "{name}: something is left over:\n{before}\nbecame\n{after}"
+        );
         context.host_ok(&["sh", "-c", case.clean])?;
     }
     truncated_image(context)?;
@@ -150,13 +200,17 @@ fn truncated_image(context: &Context<'_>) -> Outcome {
         &["run", "nokernel", "--", "true"],
     )?;
     context.log("missing-kernel-manager.txt", told.as_bytes())?;
-    check!(told.contains("vmlinux"), "a missing kernel is not named: {told}");
+    check!(
+        told.contains("vmlinux"),
+        "a missing kernel is not named: {told}"
+    );
     Ok(())
 }
 
 /// A full disk while a domain is created leaves no domain behind.
 fn full_disk(context: &Context<'_>) -> Outcome {
-    let told = context.with_full_disk(&["create", "toobig", "--label", "red", "--template", "apps"])?;
+    let told =
+        context.with_full_disk(&["create", "toobig", "--label", "red", "--template", "apps"])?;
     context.log("full-disk.txt", told.as_bytes())?;
     let lowered = told.to_lowercase();
     check!(

@@ -24,12 +24,19 @@ fn run(context: &Context<'_>) -> Outcome {
     let who = context.guest_ok("work", &["id", "-un"])?;
     check!(who.trim() == "user", "programs run as {who:?}");
     let links = context.guest_ok("work", &["ls", "/sys/class/net"])?;
-    check!(links.trim() == "lo", "the guest has network devices: {links:?}");
+    check!(
+        links.trim() == "lo",
+        "the guest has network devices: {links:?}"
+    );
 
     // Output, errors, input and status pass unchanged.
     let output = context.guest("work", &["sh", "-c", "echo out; echo err >&2; exit 7"])?;
     check!(output.status == 7, "the status was {}", output.status);
-    check!(output.stdout == b"out\n", "stdout was {:?}", output.stdout_text());
+    check!(
+        output.stdout == b"out\n",
+        "stdout was {:?}",
+        output.stdout_text()
+    );
     check!(
         output.stderr_text().contains("err"),
         "stderr was {:?}",
@@ -48,19 +55,22 @@ fn run(context: &Context<'_>) -> Outcome {
     );
 
     // What is written at home stays over a stop and a start; what is written elsewhere does not.
-    context.guest_ok(
-        "work",
-        &["sh", "-c", "echo kept > ~/note; sync"],
-    )?;
+    context.guest_ok("work", &["sh", "-c", "echo kept > ~/note; sync"])?;
     context.host_ok(&["bulkhead", "stop", "work"])?;
-    check!(context.state("work")? == "halted", "work is not halted after stop");
+    check!(
+        context.state("work")? == "halted",
+        "work is not halted after stop"
+    );
     let note = context.guest_ok("work", &["cat", "/home/user/note"])?;
     check!(note == "kept\n", "the note at home became {note:?}");
     let second_boot = context.guest_ok("work", &["cat", "/proc/sys/kernel/random/boot_id"])?;
     check!(second_boot != guest_boot, "work did not really stop");
     context.host_ok(&["bulkhead", "stop", "work"])?;
     check!(
-        context.host_ok(&["sh", "-c", "pgrep -c bulkhead-vmm || true"])?.trim() == "0",
+        context
+            .host_ok(&["sh", "-c", "pgrep -c bulkhead-vmm || true"])?
+            .trim()
+            == "0",
         "a VMM process outlived its domain"
     );
     Ok(())

@@ -31,11 +31,19 @@ fn run(context: &Context<'_>) -> Outcome {
     let expected = context.guest_ok("work", &["sh", "-c", "sha256sum < /tmp/big"])?;
     context.guest_ok(
         "work",
-        &["sh", "-c", "wl-copy -t text/plain < /tmp/big > /dev/null 2>&1"],
+        &[
+            "sh",
+            "-c",
+            "wl-copy -t text/plain < /tmp/big > /dev/null 2>&1",
+        ],
     )?;
     let pasted = context.guest_ok(
         "work",
-        &["sh", "-c", "timeout 120 wl-paste -n -t text/plain | sha256sum"],
+        &[
+            "sh",
+            "-c",
+            "timeout 120 wl-paste -n -t text/plain | sha256sum",
+        ],
     )?;
     check!(pasted == expected, "8 MiB arrived changed or short");
 

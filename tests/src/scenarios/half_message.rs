@@ -31,7 +31,10 @@ fn run(context: &Context<'_>) -> Outcome {
             output.stderr_text()
         );
         let now = context.guest_ok("work", &["pgrep", "-f", "bulkhead-wayland-proxy"])?;
-        check!(now == proxy, "the proxy was restarted by {attack}: {proxy:?} became {now:?}");
+        check!(
+            now == proxy,
+            "the proxy was restarted by {attack}: {proxy:?} became {now:?}"
+        );
     }
 
     // The window that was there before still takes keys.

@@ -18,7 +18,9 @@ fn run(context: &Context<'_>) -> Outcome {
     context.domain("personal", "green")?;
     let desktop = Desktop::new(context);
     let _bystander = context.spawn_in("personal", &["foot"])?;
-    desktop.wait_window("the bystander", Duration::from_secs(90), |w| w.domain == "personal")?;
+    desktop.wait_window("the bystander", Duration::from_secs(90), |w| {
+        w.domain == "personal"
+    })?;
     let _own = context.spawn_in("work", &["foot"])?;
     desktop.wait_window("the attacker's own app", Duration::from_secs(90), |w| {
         w.domain == "work"
@@ -41,7 +43,10 @@ fn run(context: &Context<'_>) -> Outcome {
         let now = context.host_ok(&["pgrep", "-x", "bulkhead-compos"])?;
         check!(now == compositor, "{attack} ended the compositor");
         let now = context.host_ok(&["pgrep", "-c", "bulkhead-vmm"])?;
-        check!(now == vmms, "{attack} ended a VMM ({vmms} before, {now} now)");
+        check!(
+            now == vmms,
+            "{attack} ended a VMM ({vmms} before, {now} now)"
+        );
     }
 
     // Both the bystander and the attacker's own older window still obey.

@@ -62,7 +62,11 @@ fn run(context: &Context<'_>) -> Outcome {
     desktop.click(still.centre().0, still.centre().1)?;
     desktop.type_text("touch /tmp/alive\n")?;
     desktop.wait("the bystander to obey", Duration::from_secs(30), || {
-        Ok((context.guest("personal", &["test", "-e", "/tmp/alive"])?.status == 0).then_some(()))
+        Ok((context
+            .guest("personal", &["test", "-e", "/tmp/alive"])?
+            .status
+            == 0)
+            .then_some(()))
     })?;
     // The domain that attacked is still usable too: only its bad clients were cut.
     let _window = context.spawn_in("work", &["weston-flower"])?;

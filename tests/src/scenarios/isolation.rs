@@ -19,7 +19,10 @@ fn run(context: &Context<'_>) -> Outcome {
     let desktop = Desktop::new(context);
 
     // Files: what one writes the other does not have.
-    context.guest_ok("work", &["sh", "-c", "echo secret > ~/secret; echo s > /tmp/secret"])?;
+    context.guest_ok(
+        "work",
+        &["sh", "-c", "echo secret > ~/secret; echo s > /tmp/secret"],
+    )?;
     for path in ["/home/user/secret", "/tmp/secret"] {
         let output = context.guest("personal", &["cat", path])?;
         check!(output.status != 0, "personal can read {path} of work");
@@ -27,7 +30,9 @@ fn run(context: &Context<'_>) -> Outcome {
 
     // Selections: each domain keeps its own, and sees only its own.
     let _work = context.spawn_in("work", &["foot"])?;
-    desktop.wait_window("work's window", Duration::from_secs(90), |w| w.domain == "work")?;
+    desktop.wait_window("work's window", Duration::from_secs(90), |w| {
+        w.domain == "work"
+    })?;
     let _personal = context.spawn_in("personal", &["foot"])?;
     desktop.wait_window("personal's window", Duration::from_secs(90), |w| {
         w.domain == "personal"
@@ -40,7 +45,10 @@ fn run(context: &Context<'_>) -> Outcome {
     );
     context.copy_text("personal", "from personal")?;
     let seen = context.paste_text("work")?;
-    check!(seen == "from work", "work pasted {seen:?} instead of its own text");
+    check!(
+        seen == "from work",
+        "work pasted {seen:?} instead of its own text"
+    );
     let seen = context.paste_text("personal")?;
     check!(seen == "from personal", "personal pasted {seen:?}");
 
@@ -92,10 +100,22 @@ fn run(context: &Context<'_>) -> Outcome {
         "security_context",
         "drm_lease",
     ] {
-        check!(!globals.contains(forbidden), "a guest is offered {forbidden}");
+        check!(
+            !globals.contains(forbidden),
+            "a guest is offered {forbidden}"
+        );
     }
-    for expected in ["wl_compositor", "wl_shm", "xdg_wm_base", "wl_seat", "wp_viewporter"] {
-        check!(globals.contains(expected), "a guest is not offered {expected}");
+    for expected in [
+        "wl_compositor",
+        "wl_shm",
+        "xdg_wm_base",
+        "wl_seat",
+        "wp_viewporter",
+    ] {
+        check!(
+            globals.contains(expected),
+            "a guest is not offered {expected}"
+        );
     }
     desktop.screenshot("both")?;
     Ok(())

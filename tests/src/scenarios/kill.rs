@@ -26,17 +26,25 @@ fn run(context: &Context<'_>) -> Outcome {
     desktop.screenshot("both")?;
 
     // Not by the manager: the VMM process itself dies, as in a crash.
-    context.host_ok(&["sh", "-c", "kill -9 $(pgrep -f 'bulkhead-vmm.*' -u user | head -1)"])?;
-    let survivor = desktop.wait("one domain's windows to vanish", Duration::from_secs(10), || {
-        let windows = desktop.windows()?;
-        let work = windows.iter().any(|w| w.domain == "work" && w.mapped);
-        let personal = windows.iter().any(|w| w.domain == "personal" && w.mapped);
-        Ok(match (work, personal) {
-            (true, false) => Some("work"),
-            (false, true) => Some("personal"),
-            _ => None,
-        })
-    })?;
+    context.host_ok(&[
+        "sh",
+        "-c",
+        "kill -9 $(pgrep -f 'bulkhead-vmm.*' -u user | head -1)",
+    ])?;
+    let survivor = desktop.wait(
+        "one domain's windows to vanish",
+        Duration::from_secs(10),
+        || {
+            let windows = desktop.windows()?;
+            let work = windows.iter().any(|w| w.domain == "work" && w.mapped);
+            let personal = windows.iter().any(|w| w.domain == "personal" && w.mapped);
+            Ok(match (work, personal) {
+                (true, false) => Some("work"),
+                (false, true) => Some("personal"),
+                _ => None,
+            })
+        },
+    )?;
     let (killed, colour) = if survivor == "work" {
         ("personal", GREEN)
     } else {
@@ -55,7 +63,11 @@ fn run(context: &Context<'_>) -> Outcome {
     desktop.click(window.centre().0, window.centre().1)?;
     desktop.type_text("touch /tmp/alive\n")?;
     desktop.wait("the survivor to obey", Duration::from_secs(20), || {
-        Ok((context.guest(survivor, &["test", "-e", "/tmp/alive"])?.status == 0).then_some(()))
+        Ok((context
+            .guest(survivor, &["test", "-e", "/tmp/alive"])?
+            .status
+            == 0)
+            .then_some(()))
     })?;
 
     // The manager noticed, and starts the killed one again.
@@ -63,6 +75,9 @@ fn run(context: &Context<'_>) -> Outcome {
         Ok((context.state(killed)? != "running").then_some(()))
     })?;
     context.guest_ok(killed, &["true"])?;
-    check!(context.state(killed)? == "running", "{killed} did not start again");
+    check!(
+        context.state(killed)? == "running",
+        "{killed} did not start again"
+    );
     Ok(())
 }

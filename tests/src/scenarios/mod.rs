@@ -8,7 +8,6 @@ mod hostile_gpu;
 mod hostile_wayland;
 mod isolation;
 mod kill;
-mod performance;
 mod pixels;
 mod window;
 
@@ -27,6 +26,5 @@ pub fn all() -> Vec<Scenario> {
         hostile_gpu::SCENARIO,
         hostile_wayland::SCENARIO,
         bad_input::SCENARIO,
-        performance::SCENARIO,
     ]
 }

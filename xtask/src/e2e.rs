@@ -1,0 +1,48 @@
+//! `cargo xtask e2e`.
+
+use std::process::ExitCode;
+
+use bulkhead_tests::e2e::runner;
+use bulkhead_tests::scenarios;
+
+use crate::TaskResult;
+use crate::image::BuildArguments;
+
+/// Run end-to-end scenarios by name; pictures and logs stay under target/e2e/NAME
+#[derive(clap::Args)]
+pub struct E2e {
+    /// Only list the scenarios and what each one proves
+    #[arg(long)]
+    list: bool,
+    /// Names, or patterns with `*`; every scenario if none is given
+    patterns: Vec<String>,
+    #[command(flatten)]
+    build: BuildArguments,
+}
+
+impl E2e {
+    pub fn run(self) -> TaskResult {
+        let chosen = runner::select(scenarios::all(), &self.patterns)?;
+        if self.list {
+            for scenario in chosen {
+                println!("{:24} {}", scenario.name, scenario.about);
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        let images = self.build.builder()?.host(true, true)?;
+        let target = bulkhead_image::Layout::of_this_workspace()
+            .target()
+            .to_owned();
+        let tally = runner::run(&chosen, &images, &target)?;
+        println!("{} passed, {} failed", tally.passed, tally.failed.len());
+        if tally.failed.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(format!(
+            "failed: {}; pictures and logs are under {}",
+            tally.failed.join(", "),
+            target.join("e2e").display()
+        )
+        .into())
+    }
+}
