@@ -8,6 +8,7 @@ mod hostile_gpu;
 mod hostile_wayland;
 mod isolation;
 mod kill;
+mod performance;
 mod pixels;
 mod window;
 
@@ -26,5 +27,6 @@ pub fn all() -> Vec<Scenario> {
         hostile_gpu::SCENARIO,
         hostile_wayland::SCENARIO,
         bad_input::SCENARIO,
+        performance::SCENARIO,
     ]
 }
