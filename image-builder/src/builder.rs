@@ -1,0 +1,428 @@
+//! What depends on what: makes each image from its inputs, and only when they changed.
+
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    SOURCE_DATE_EPOCH,
+    apt::Mirror,
+    error::{Error, io},
+    initramfs::{self, Content},
+    kernel::{self, Kernel},
+    layout::Layout,
+    programs::{Profile, Programs, strip},
+    recipe::{self, GuestRecipe, HostRecipe, TemplateRecipe},
+    root::{self, RootSpec},
+    stamp::{Inputs, Stamp, hex},
+};
+
+/// What a user can choose.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// A mirror other than the machine's own.
+    pub mirror: Option<String>,
+    /// Ask the archive for newer packages, even where nothing of ours changed.
+    pub refresh: bool,
+    /// How our programs are built.
+    pub profile: Profile,
+    /// Build our programs; otherwise those built earlier are used.
+    pub build_programs: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            mirror: None,
+            refresh: false,
+            profile: Profile::Release,
+            build_programs: true,
+        }
+    }
+}
+
+/// The files that a test host boots from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostImages {
+    /// The kernel, as an ELF file.
+    pub kernel: PathBuf,
+    /// The initramfs, with the host's PID 1.
+    pub initramfs: PathBuf,
+    /// Read-only disks: serial and file, in the order in which they are mounted.
+    pub disks: Vec<(&'static str, PathBuf)>,
+}
+
+/// Builds images. While it exists no other process builds into the same folder.
+pub struct Builder {
+    layout: Layout,
+    options: Options,
+    _lock: fs::File,
+}
+
+impl Builder {
+    /// Waits for other builders to end and takes their place.
+    pub fn open(layout: Layout, options: Options) -> Result<Self, Error> {
+        let images = layout.images();
+        for folder in [
+            layout.cache(),
+            layout.stamps(),
+            layout.host(),
+            layout.guest(),
+        ] {
+            fs::create_dir_all(&folder).map_err(io("creating", &folder))?;
+        }
+        let path = images.join(".lock");
+        let lock = fs::File::create(&path).map_err(io("creating", &path))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+            .map_err(|error| io("locking", &path)(error.into()))?;
+        Ok(Self {
+            layout,
+            options,
+            _lock: lock,
+        })
+    }
+
+    /// The names of all templates.
+    pub fn template_names(&self) -> Result<Vec<String>, Error> {
+        recipe::template_names(&self.layout.recipes().join("templates"))
+    }
+
+    /// The kernel of a release.
+    pub fn kernel(&self, suite: &str) -> Result<Kernel, Error> {
+        timed("kernel", || {
+            kernel::fetch(
+                &self.layout.cache(),
+                &self.mirror()?,
+                suite,
+                self.options.refresh,
+            )
+        })
+    }
+
+    /// The guests' kernel and initramfs. `false` if the agent does not exist.
+    pub fn guest(&self) -> Result<bool, Error> {
+        let file = self.layout.recipes().join("guest.toml");
+        let recipe: GuestRecipe = recipe::read(&file)?;
+        let programs = self.programs()?;
+        let (present, absent): (Vec<_>, Vec<_>) = recipe
+            .programs
+            .iter()
+            .partition(|program| programs.has(&program.package, &program.bin));
+        for program in absent {
+            tracing::warn!(
+                "{} does NOT EXIST: guests go without /{}",
+                program.bin,
+                program.path
+            );
+        }
+        if !present.iter().any(|program| program.path == "init") {
+            return Ok(false);
+        }
+        let wanted: Vec<(&str, &str)> = present
+            .iter()
+            .map(|program| (program.package.as_str(), program.bin.as_str()))
+            .collect();
+        let built = timed("guest programs", || programs.fixed(&wanted))?;
+        if let Some(missing) = built.iter().find(|path| !path.is_file()) {
+            tracing::warn!("{} is NOT BUILT: no guest image", missing.display());
+            return Ok(false);
+        }
+        let kernel = self.kernel(&recipe.suite)?;
+        let places: Vec<&str> = present
+            .iter()
+            .map(|program| program.path.as_str())
+            .collect();
+        self.initramfs(
+            "guest",
+            &kernel,
+            &recipe.modules,
+            &places,
+            &built,
+            &self.layout.guest(),
+        )?;
+        Ok(true)
+    }
+
+    /// A template.
+    pub fn template(&self, name: &str) -> Result<(), Error> {
+        let (_, recipe) = recipe::template(&self.layout.recipes().join("templates"), name)?;
+        let folder = self.layout.templates().join(name);
+        let file = folder.join("root.erofs");
+        let description = folder.join("template.toml");
+        let spec = RootSpec {
+            name,
+            suite: &recipe.suite,
+            packages: recipe.packages.iter().map(String::as_str).collect(),
+            exclude: &recipe.exclude,
+        };
+        let mut inputs = spec.inputs();
+        inputs.text("description", &recipe.description);
+        let stamp = Stamp::new(&self.layout.stamps(), &format!("template-{name}"), inputs);
+        if !self.options.refresh && stamp.is_current(&[&file, &description]) {
+            return Ok(());
+        }
+        timed(
+            &format!("template {name} ({} packages)", recipe.packages.len()),
+            || {
+                root::build(&spec, &self.mirror()?, &file)?;
+                let record = TemplateRecord::new(name, &recipe, &file)?;
+                let text = toml::to_string(&record).map_err(|error| Error::Recipe {
+                    file: description.clone(),
+                    message: error.to_string(),
+                })?;
+                fs::write(&description, text).map_err(io("writing", &description))?;
+                stamp.record()
+            },
+        )
+    }
+
+    /// All that the test host boots from. With `images` off it has no guests or templates, with
+    /// `bench` it has the programs that benchmarks compare us with.
+    pub fn host(&self, images: bool, bench: bool) -> Result<HostImages, Error> {
+        let recipe_file = self.layout.recipes().join("hosts/test.toml");
+        let recipe: HostRecipe = recipe::read(&recipe_file)?;
+        recipe::check_packages(&recipe_file, &recipe.packages)?;
+        recipe::check_packages(&recipe_file, &recipe.bench_packages)?;
+        let folder = self.layout.host();
+        let kernel = self.kernel(&recipe.suite)?;
+
+        let init = [("bulkhead-host-init", "bulkhead-host-init")];
+        let programs = self.programs()?;
+        let init = timed("host PID 1", || programs.fixed(&init))?;
+        let initramfs =
+            self.initramfs("host", &kernel, &recipe.modules, &["init"], &init, &folder)?;
+
+        let mut disks = vec![("root", self.host_root(&recipe, bench)?)];
+        disks.push(("programs", self.host_programs(&programs, &recipe, &folder)?));
+        if images {
+            let staged = self.guest()?;
+            if staged {
+                let files = ["vmlinux", "initramfs.cpio"]
+                    .map(|name| (name.to_owned(), self.layout.guest().join(name)));
+                disks.push(("guest", self.packed("guest", &files, &folder)?));
+            }
+            let mut files = Vec::new();
+            for name in &recipe.templates {
+                self.template(name)?;
+                for part in ["root.erofs", "template.toml"] {
+                    let path = self.layout.templates().join(name).join(part);
+                    files.push((format!("{name}/{part}"), path));
+                }
+            }
+            disks.push(("templates", self.packed("templates", &files, &folder)?));
+        }
+        Ok(HostImages {
+            kernel: folder.join("vmlinux"),
+            initramfs,
+            disks,
+        })
+    }
+
+    fn host_root(&self, recipe: &HostRecipe, bench: bool) -> Result<PathBuf, Error> {
+        let name = if bench { "root-bench" } else { "root" };
+        let more = if bench {
+            recipe.bench_packages.as_slice()
+        } else {
+            &[]
+        };
+        let packages: Vec<&str> = recipe
+            .packages
+            .iter()
+            .chain(more)
+            .map(String::as_str)
+            .collect();
+        let file = self.layout.host().join(format!("{name}.erofs"));
+        let spec = RootSpec {
+            name,
+            suite: &recipe.suite,
+            packages,
+            exclude: &recipe.exclude,
+        };
+        let stamp = Stamp::new(
+            &self.layout.stamps(),
+            &format!("host-{name}"),
+            spec.inputs(),
+        );
+        if self.options.refresh || !stamp.is_current(&[&file]) {
+            timed(
+                &format!("host {name} ({} packages)", spec.packages.len()),
+                || {
+                    root::build(&spec, &self.mirror()?, &file)?;
+                    stamp.record()
+                },
+            )?;
+        }
+        Ok(file)
+    }
+
+    fn host_programs(
+        &self,
+        programs: &Programs<'_>,
+        recipe: &HostRecipe,
+        folder: &Path,
+    ) -> Result<PathBuf, Error> {
+        let built = timed("our programs", || programs.dynamic(&recipe.programs))?;
+        let files: Vec<(String, PathBuf)> = built
+            .into_iter()
+            .filter_map(|path| Some((path.file_name()?.to_str()?.to_owned(), path)))
+            .collect();
+        self.packed("programs", &files, folder)
+    }
+
+    /// An EROFS file `NAME.erofs` of these files: place in the image, and source.
+    fn packed(
+        &self,
+        name: &str,
+        files: &[(String, PathBuf)],
+        folder: &Path,
+    ) -> Result<PathBuf, Error> {
+        let output = folder.join(format!("{name}.erofs"));
+        let mut inputs = Inputs::new("pack", 1);
+        for (place, source) in files {
+            inputs.text("place", place).file(source)?;
+        }
+        let stamp = Stamp::new(&self.layout.stamps(), &format!("host-{name}"), inputs);
+        if stamp.is_current(&[&output]) {
+            return Ok(output);
+        }
+        timed(&format!("{name}.erofs"), || {
+            let images = self.layout.images();
+            let staging =
+                tempfile::tempdir_in(&images).map_err(io("creating a folder in", &images))?;
+            for (place, source) in files {
+                let place = staging.path().join(place);
+                if let Some(parent) = place.parent() {
+                    fs::create_dir_all(parent).map_err(io("creating", parent))?;
+                }
+                if fs::hard_link(source, &place).is_err() {
+                    fs::copy(source, &place).map_err(io("copying", source))?;
+                }
+            }
+            root::pack(staging.path(), &output)?;
+            stamp.record()
+        })?;
+        Ok(output)
+    }
+
+    fn initramfs(
+        &self,
+        name: &str,
+        kernel: &Kernel,
+        modules: &[String],
+        places: &[&str],
+        built: &[PathBuf],
+        folder: &Path,
+    ) -> Result<PathBuf, Error> {
+        let output = folder.join("initramfs.cpio");
+        let vmlinux = folder.join("vmlinux");
+        let mut inputs = Inputs::new("initramfs", 1);
+        inputs
+            .text("kernel", &kernel.version)
+            .text("modules", &modules.join(","));
+        inputs.file(&kernel.vmlinux)?;
+        for (place, program) in places.iter().zip(built) {
+            inputs.text("place", place).file(program)?;
+        }
+        let stamp = Stamp::new(&self.layout.stamps(), &format!("{name}-initramfs"), inputs);
+        if stamp.is_current(&[&output, &vmlinux]) {
+            return Ok(output);
+        }
+        timed(&format!("{name} initramfs"), || {
+            let cache = self.layout.cache();
+            let work = tempfile::tempdir_in(&cache).map_err(io("creating a folder in", &cache))?;
+            let mut stripped = Vec::new();
+            for (index, program) in built.iter().enumerate() {
+                let file = work.path().join(index.to_string());
+                strip(program, &file)?;
+                stripped.push(file);
+            }
+            let contents: Vec<Content<'_>> = places
+                .iter()
+                .zip(&stripped)
+                .map(|(path, file)| Content { path, file })
+                .collect();
+            initramfs::write(kernel, modules, &contents, &output)?;
+            let partial = vmlinux.with_extension("partial");
+            fs::copy(&kernel.vmlinux, &partial).map_err(io("copying to", &partial))?;
+            fs::rename(&partial, &vmlinux).map_err(io("moving to", &vmlinux))?;
+            stamp.record()
+        })?;
+        Ok(output)
+    }
+
+    fn programs(&self) -> Result<Programs<'_>, Error> {
+        Programs::open(
+            &self.layout,
+            self.options.profile,
+            self.options.build_programs,
+        )
+    }
+
+    fn mirror(&self) -> Result<Mirror, Error> {
+        match &self.options.mirror {
+            Some(uri) => Ok(Mirror(uri.clone())),
+            None => Ok(Mirror::of_this_machine()?),
+        }
+    }
+}
+
+/// What a finished template says about itself.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct TemplateRecord<'a> {
+    name: &'a str,
+    description: &'a str,
+    suite: &'a str,
+    packages: &'a [String],
+    source_date_epoch: u64,
+    size_bytes: u64,
+    sha256: String,
+}
+
+impl<'a> TemplateRecord<'a> {
+    fn new(name: &'a str, recipe: &'a TemplateRecipe, file: &Path) -> Result<Self, Error> {
+        let (size_bytes, sha256) = measure(file).map_err(io("reading", file))?;
+        Ok(Self {
+            name,
+            description: &recipe.description,
+            suite: &recipe.suite,
+            packages: &recipe.packages,
+            source_date_epoch: SOURCE_DATE_EPOCH,
+            size_bytes,
+            sha256,
+        })
+    }
+}
+
+fn measure(file: &Path) -> std::io::Result<(u64, String)> {
+    let mut reader = fs::File::open(file)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0_u8; 1 << 20];
+    let mut size = 0;
+    loop {
+        let count = reader.read(&mut buffer)?;
+        let Some(part) = buffer.get(..count).filter(|part| !part.is_empty()) else {
+            break;
+        };
+        hash.update(part);
+        size += part.len() as u64;
+    }
+    Ok((size, hex(&hash.finalize())))
+}
+
+/// Says what a step took, if it took long enough to be worth a line.
+fn timed<T>(name: &str, step: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let start = Instant::now();
+    let result = step()?;
+    let seconds = start.elapsed().as_secs_f64();
+    if seconds > 0.2 {
+        tracing::info!("{name}: {seconds:.1} s");
+    }
+    Ok(result)
+}

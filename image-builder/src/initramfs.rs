@@ -1,0 +1,59 @@
+//! Writes the initramfs of guests and of the test host: one static program as PID 1, the few
+//! modules it loads, and the list of them.
+
+use std::{fs, io::BufWriter, path::Path};
+
+use crate::{
+    cpio::CpioWriter,
+    error::{Error, io},
+    kernel::Kernel,
+    modules::{ModuleTree, resolve},
+};
+
+/// Where PID 1 finds the names of the modules, one path per line, in the order to load them.
+const MODULE_LIST: &str = "etc/bulkhead/modules";
+
+/// A program and its place in the archive.
+#[derive(Debug, Clone)]
+pub struct Content<'a> {
+    /// The place, as in `init`.
+    pub path: &'a str,
+    /// The file to put there.
+    pub file: &'a Path,
+}
+
+/// Writes an initramfs to `output`, whole or not at all.
+pub fn write(
+    kernel: &Kernel,
+    modules: &[String],
+    contents: &[Content<'_>],
+    output: &Path,
+) -> Result<(), Error> {
+    let modules = resolve(&ModuleTree::open(&kernel.modules)?, modules)?;
+    if let Some(folder) = output.parent() {
+        fs::create_dir_all(folder).map_err(io("creating", folder))?;
+    }
+    let partial = output.with_extension("partial");
+    let file = fs::File::create(&partial).map_err(io("creating", &partial))?;
+    let mut archive = CpioWriter::new(BufWriter::new(file));
+    let written = (|| {
+        for folder in ["dev", "proc", "sys", "run", "tmp", "newroot"] {
+            archive.directory(folder)?;
+        }
+        archive.character_device("dev/console", 0o600, 5, 1)?;
+        for content in contents {
+            archive.file(content.path, 0o755, &fs::read(content.file)?)?;
+        }
+        let mut list = String::new();
+        for module in &modules {
+            let path = format!("lib/modules/{}/{}", kernel.version, module.path);
+            archive.file(&path, 0o644, &module.content)?;
+            list.push_str(&format!("/{path}\n"));
+        }
+        archive.file(MODULE_LIST, 0o644, list.as_bytes())?;
+        archive.finish()?;
+        Ok(())
+    })();
+    written.map_err(io("writing", &partial))?;
+    fs::rename(&partial, output).map_err(io("moving to", output))
+}

@@ -1,0 +1,185 @@
+//! Recipes: what goes into an image, as TOML files that people edit.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, io};
+
+/// A template: the root that application domains run from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TemplateRecipe {
+    /// For people who choose a template.
+    pub description: String,
+    /// The Debian release.
+    pub suite: String,
+    /// Debian packages, without those they recommend.
+    pub packages: Vec<String>,
+    /// Paths below `/` that are left out, as patterns for dpkg.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+}
+
+/// The guests' initramfs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct GuestRecipe {
+    /// The Debian release that the kernel comes from.
+    pub suite: String,
+    /// Kernel modules that the agent loads; what they need is added.
+    pub modules: Vec<String>,
+    /// Our programs, built static.
+    pub programs: Vec<StaticProgram>,
+}
+
+/// A program of ours with a place in an initramfs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct StaticProgram {
+    /// The crate.
+    pub package: String,
+    /// The program.
+    pub bin: String,
+    /// Where it lies in the image.
+    pub path: String,
+}
+
+/// A host that boots in QEMU.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HostRecipe {
+    /// The Debian release.
+    pub suite: String,
+    /// Debian packages, without those they recommend.
+    pub packages: Vec<String>,
+    /// More packages, for the root that benchmarks use.
+    pub bench_packages: Vec<String>,
+    /// Paths below `/` that are left out, as patterns for dpkg.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// Kernel modules that its PID 1 loads; what they need is added.
+    pub modules: Vec<String>,
+    /// Templates that it has for its domains.
+    pub templates: Vec<String>,
+    /// Our crates whose programs it has.
+    pub programs: Vec<String>,
+}
+
+/// Reads a recipe; errors name the file and the line.
+pub fn read<T: for<'de> Deserialize<'de>>(file: &Path) -> Result<T, Error> {
+    let text = fs::read_to_string(file).map_err(io("reading", file))?;
+    parse(file, &text)
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(file: &Path, text: &str) -> Result<T, Error> {
+    toml::from_str(text).map_err(|error| {
+        let line = error
+            .span()
+            .and_then(|span| text.get(..span.start))
+            .map(|before| format!("line {}: ", before.matches('\n').count() + 1))
+            .unwrap_or_default();
+        Error::Recipe {
+            file: file.to_path_buf(),
+            message: format!("{line}{}", error.message()),
+        }
+    })
+}
+
+/// The names of all templates that have a recipe in `folder`.
+pub fn template_names(folder: &Path) -> Result<Vec<String>, Error> {
+    let entries = fs::read_dir(folder).map_err(io("reading", folder))?;
+    let mut names: Vec<String> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// The recipe of template `name`.
+pub fn template(folder: &Path, name: &str) -> Result<(PathBuf, TemplateRecipe), Error> {
+    let known = template_names(folder)?;
+    if !known.iter().any(|candidate| candidate == name) {
+        return Err(Error::UnknownTemplate {
+            name: name.to_owned(),
+            known: known.join(", "),
+            folder: folder.to_path_buf(),
+        });
+    }
+    let file = folder.join(format!("{name}.toml"));
+    let recipe: TemplateRecipe = read(&file)?;
+    check_packages(&file, &recipe.packages)?;
+    Ok((file, recipe))
+}
+
+/// Package names go onto a command line as one comma-separated word: nothing else may be in them.
+pub fn check_packages(file: &Path, packages: &[String]) -> Result<(), Error> {
+    let valid = |name: &String| {
+        name.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit())
+            && name.chars().all(|letter| {
+                letter.is_ascii_lowercase() || letter.is_ascii_digit() || "+-.".contains(letter)
+            })
+    };
+    match packages.iter().find(|name| !valid(name)) {
+        None => Ok(()),
+        Some(name) => Err(Error::Recipe {
+            file: file.to_path_buf(),
+            message: format!("`{name}` is not the name of a Debian package"),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_file_and_line() {
+        let text = "description = \"x\"\nsuite = \"trixie\"\npackages = []\npackagez = []\n";
+        let error = parse::<TemplateRecipe>(Path::new("t/x.toml"), text)
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("t/x.toml: line 4: "), "{error}");
+        assert!(error.contains("packagez"), "{error}");
+    }
+
+    #[test]
+    fn odd_package_names_are_refused() {
+        let names = |name: &str| check_packages(Path::new("x"), &[name.to_owned()]);
+        assert!(names("libstdc++6").is_ok());
+        for bad in ["", "-x", "a b", "a,b", "a;rm", "A", "/etc/x"] {
+            assert!(names(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_template_lists_the_known_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("apps.toml"), "").unwrap();
+        let error = template(folder.path(), "nope").unwrap_err().to_string();
+        assert!(error.contains("nope") && error.contains("apps"), "{error}");
+    }
+
+    #[test]
+    fn our_own_recipes_are_valid() {
+        let recipes = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for name in template_names(&recipes.join("templates")).unwrap() {
+            template(&recipes.join("templates"), &name).unwrap();
+        }
+        read::<GuestRecipe>(&recipes.join("guest.toml")).unwrap();
+        let host: HostRecipe = read(&recipes.join("hosts/test.toml")).unwrap();
+        check_packages(Path::new("hosts/test.toml"), &host.packages).unwrap();
+        for name in &host.templates {
+            template(&recipes.join("templates"), name).unwrap();
+        }
+    }
+}

@@ -1,0 +1,39 @@
+#!/bin/sh
+# Runs inside mmdebstrap, with the finished root as its argument: removes what differs from build
+# to build, adds the user, and writes the EROFS file. Here it needs neither loop devices nor tar.
+set -eu
+root=$1
+
+# What a build leaves behind.
+rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/var/cache/debconf/*-old \
+    "$root"/var/lib/dpkg/*-old "$root"/var/lib/dpkg/lock* "$root"/var/cache/ldconfig/aux-cache \
+    "$root"/etc/apt/sources.list.d/* "$root"/etc/apt/sources.list "$root"/etc/resolv.conf \
+    "$root"/var/lib/dbus/machine-id "$root"/etc/*- "$root"/tmp/* "$root"/run/*
+find "$root"/var/log -type f -delete
+: > "$root"/etc/machine-id
+: > "$root"/etc/resolv.conf
+echo bulkhead > "$root"/etc/hostname
+
+# The one user of a domain or of the test host.
+grep -q '^kvm:' "$root"/etc/group || echo 'kvm:x:108:user' >> "$root"/etc/group
+grep -q '^render:' "$root"/etc/group || echo 'render:x:109:user' >> "$root"/etc/group
+echo 'user:x:1000:' >> "$root"/etc/group
+echo 'user:x:1000:1000:user:/home/user:/bin/bash' >> "$root"/etc/passwd
+echo 'user:!:20454:0:99999:7:::' >> "$root"/etc/shadow
+mkdir -p "$root"/home/user "$root"/usr/lib/bulkhead "$root"/usr/share/bulkhead/images \
+    "$root"/out "$root"/share
+chown 1000:1000 "$root"/home/user
+
+# Last: the caches compare the time stamps of folders, which mkfs.erofs sets to this same time.
+# /dev, /proc and /sys are those of the machine that builds: not ours to touch.
+find "$root" -xdev \( -path "$root/proc" -o -path "$root/sys" -o -path "$root/dev" \) -prune -o \
+    -newermt "@$SOURCE_DATE_EPOCH" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+if [ -x "$root"/usr/bin/fc-cache ]; then
+    chroot "$root" fc-cache -s
+    find "$root"/var/cache/fontconfig -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+fi
+
+# Without extended attributes: looking for them, mkfs.erofs 1.5 walks through /proc even so.
+mkfs.erofs -x-1 -T "$SOURCE_DATE_EPOCH" -U 00000000-0000-4000-8000-000000000000 \
+    --exclude-regex='^(dev|proc|sys)/.' "$BULKHEAD_ROOT_OUTPUT" "$root"
+chmod 0644 "$BULKHEAD_ROOT_OUTPUT"

@@ -1,0 +1,127 @@
+//! Roots from Debian packages: mmdebstrap fills a folder, and a hook inside its namespace writes
+//! the EROFS file. As root it works in place; a plain user needs a subuid range (package `uidmap`).
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use crate::{
+    SOURCE_DATE_EPOCH,
+    apt::Mirror,
+    command::{find_program, program, run},
+    error::{Error, io},
+    stamp::Inputs,
+};
+
+/// The script that finishes a root.
+const HOOK: &str = include_str!("root-hook.sh");
+
+/// mmdebstrap's own hooks for /usr in one place; without them apt installs `usrmerge` and perl.
+const MERGED_USR: &str = "/usr/share/mmdebstrap/hooks/merged-usr";
+
+/// What a root is made of.
+#[derive(Debug, Clone)]
+pub struct RootSpec<'a> {
+    /// For messages.
+    pub name: &'a str,
+    /// The Debian release.
+    pub suite: &'a str,
+    /// Packages, without those they recommend.
+    pub packages: Vec<&'a str>,
+    /// Patterns for dpkg's path-exclude.
+    pub exclude: &'a [String],
+}
+
+impl RootSpec<'_> {
+    /// All that decides what the root contains, but for the state of the archive.
+    #[must_use]
+    pub fn inputs(&self) -> Inputs {
+        let mut inputs = Inputs::new("root", 1);
+        inputs
+            .text("suite", self.suite)
+            .text("packages", &self.packages.join(","))
+            .text("exclude", &self.exclude.join(","))
+            .text("epoch", &SOURCE_DATE_EPOCH.to_string())
+            .text("hook", HOOK);
+        inputs
+    }
+}
+
+/// Builds a root and puts it at `output`, whole or not at all.
+pub fn build(spec: &RootSpec<'_>, mirror: &Mirror, output: &Path) -> Result<(), Error> {
+    for (tool, package) in [("mkfs.erofs", "erofs-utils"), ("mmdebstrap", "mmdebstrap")] {
+        program(tool, package)?;
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root && find_program("newuidmap").is_none() {
+        program("newuidmap", "uidmap")?;
+    }
+    let source = mirror.source_line(spec.suite)?;
+
+    // In a user namespace the hook runs as a subordinate user, who must be able to write here.
+    let temporary = std::env::temp_dir();
+    let work = tempfile::Builder::new()
+        .prefix("bulkhead-root-")
+        .tempdir_in(&temporary)
+        .map_err(io("creating a folder in", &temporary))?;
+    let writable = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(work.path(), writable.clone()).map_err(io("opening", work.path()))?;
+    let hook = work.path().join("hook.sh");
+    fs::write(&hook, HOOK).map_err(io("writing", &hook))?;
+    fs::set_permissions(&hook, writable).map_err(io("opening", &hook))?;
+    let made = work.path().join("root.erofs");
+
+    let mut command = program("mmdebstrap", "mmdebstrap")?;
+    command
+        .env("SOURCE_DATE_EPOCH", SOURCE_DATE_EPOCH.to_string())
+        .env("BULKHEAD_ROOT_OUTPUT", &made)
+        .env("LC_ALL", "C.UTF-8")
+        .arg(if is_root {
+            "--mode=root"
+        } else {
+            "--mode=unshare"
+        })
+        .args(["--variant=essential", "--format=null"])
+        .arg("--aptopt=APT::Install-Recommends \"false\"")
+        .arg("--aptopt=Acquire::Languages \"none\"")
+        .arg("--aptopt=Acquire::Retries \"3\"")
+        .arg("--aptopt=Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\"");
+    if Path::new(MERGED_USR).is_dir() {
+        command.arg(format!("--hook-dir={MERGED_USR}"));
+    }
+    for pattern in spec.exclude {
+        command.arg(format!("--dpkgopt=path-exclude={pattern}"));
+    }
+    command
+        .arg("--dpkgopt=path-include=/usr/share/doc/*/copyright")
+        .arg(format!("--include={}", spec.packages.join(",")))
+        .arg(format!("--customize-hook={}", hook.display()))
+        .args([spec.suite, "-", &source]);
+    run(&mut command, &format!("building the root `{}`", spec.name))?;
+    publish(&made, output)
+}
+
+/// Moves a finished file to its place, by way of a temporary name where a copy is needed.
+fn publish(made: &Path, output: &Path) -> Result<(), Error> {
+    if let Some(folder) = output.parent() {
+        fs::create_dir_all(folder).map_err(io("creating", folder))?;
+    }
+    if fs::rename(made, output).is_ok() {
+        return Ok(());
+    }
+    let partial = output.with_extension("partial");
+    fs::copy(made, &partial).map_err(io("copying to", &partial))?;
+    fs::rename(&partial, output).map_err(io("moving to", output))
+}
+
+/// Makes an EROFS file out of a folder of files that we made ourselves.
+pub fn pack(folder: &Path, output: &Path) -> Result<(), Error> {
+    let partial = output.with_extension("partial");
+    run(
+        program("mkfs.erofs", "erofs-utils")?
+            .args(["-T", &SOURCE_DATE_EPOCH.to_string()])
+            .args(["-U", "00000000-0000-4000-8000-000000000000", "--all-root"])
+            .arg(&partial)
+            .arg(folder),
+        "packing an image",
+    )?;
+    fs::rename(&partial, output).map_err(io("moving to", output))
+}
