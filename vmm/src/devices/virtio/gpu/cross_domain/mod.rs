@@ -1,0 +1,167 @@
+//! The cross-domain protocol: a context of the guest's virtio-gpu as a connection to the
+//! compositor.
+//!
+//! [`CrossDomainBackend`] is the seam: the device ([`super::worker`]) knows resources, fences and
+//! queues, a backend knows commands, descriptors and the compositor. [`channel::Channel`] is the
+//! one backend there is now.
+
+pub mod channel;
+pub mod command;
+pub mod connection;
+pub mod image;
+pub mod pipe;
+
+use std::collections::HashSet;
+
+use rustix::io::Errno;
+
+use super::super::poller::Poller;
+use super::resources::{HostMemory, Resources};
+use super::stats::Stats;
+use crate::memory::GuestMemory;
+
+/// Why a context is closed. Only that context: others go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ContextError {
+    /// A malformed command.
+    #[error(transparent)]
+    Command(#[from] command::CommandError),
+    /// An image that cannot be had.
+    #[error(transparent)]
+    Image(#[from] image::NoSuchImage),
+    /// A command that needs a connection came before INIT.
+    #[error("a command before INIT")]
+    NotInitialized,
+    /// A second INIT.
+    #[error("a second INIT")]
+    InitializedTwice,
+    /// A channel that is not Wayland.
+    #[error("channel type {0} is not offered")]
+    ChannelType(u32),
+    /// A resource that is no usable ring: not there, not of guest memory, or too small. (With
+    /// rutabaga a ring without memory is a panic.)
+    #[error("resource {0} cannot be a ring of this context")]
+    Ring(u32),
+    /// A resource that cannot be sent: not there, not of this context, or not of host memory.
+    #[error("resource {0} cannot be sent to the compositor")]
+    Blob(u32),
+    /// A read pipe's number that is not the next one. (Rutabaga leaks a descriptor.)
+    #[error("read pipe {given:#x} instead of {expected:#x}")]
+    PipeNumber {
+        /// What the guest said.
+        given: u32,
+        /// What it should have been.
+        expected: u32,
+    },
+    /// Too many read pipes at a time.
+    #[error("too many pipes at a time")]
+    TooManyPipes,
+    /// A number that is no write pipe.
+    #[error("{0:#x} is not a pipe to write to")]
+    NoWritePipe(u32),
+    /// Too much waits for a pipe.
+    #[error(transparent)]
+    Pipe(#[from] pipe::TooMuch),
+    /// More than one POLL waits.
+    #[error("more polls at a time than the protocol has use for")]
+    TooManyPolls,
+    /// The compositor sent a descriptor that guests cannot use.
+    #[error("the compositor sent a descriptor that cannot be given to a guest")]
+    UnsupportedDescriptor,
+    /// The connection failed.
+    #[error(transparent)]
+    Connection(#[from] connection::ConnectionError),
+    /// Connecting failed.
+    #[error("cannot connect to the compositor at {path}: {source}")]
+    Connect {
+        /// The socket's path.
+        path: String,
+        /// Why.
+        source: Errno,
+    },
+    /// Another failure of the host.
+    #[error("{0}: {1}")]
+    Host(&'static str, Errno),
+}
+
+/// What a backend works with besides its own state.
+pub struct Host<'a> {
+    /// The context's number, for tokens.
+    pub context: u32,
+    /// Guest RAM.
+    pub memory: &'a GuestMemory,
+    /// All resources of the guest.
+    pub resources: &'a Resources,
+    /// The numbers of those that belong to this context.
+    pub attached: &'a HashSet<u32>,
+    /// Where descriptors are waited for.
+    pub poller: &'a Poller,
+    /// Counters.
+    pub stats: &'a Stats,
+    /// Room for one message.
+    pub scratch: &'a mut [u8],
+}
+
+impl Host<'_> {
+    /// The token of one of the context's descriptors.
+    pub fn token(&self, item: u32) -> u64 {
+        (u64::from(self.context) << 32) | u64::from(item)
+    }
+}
+
+/// A pipe and how far it must have been drained.
+pub type PipeMark = (u32, u64);
+
+/// Why a blob could not be made; the context goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// No object has this number.
+    #[error("there is no object {0} to make a blob of")]
+    Unknown(u64),
+    /// The size is not that of the object. (Rutabaga would map a short memfd as a long one.)
+    #[error("an object of {object} bytes cannot be a blob of {wanted} bytes")]
+    Size {
+        /// Bytes that there are, rounded up to pages.
+        object: u64,
+        /// Bytes asked for.
+        wanted: u64,
+    },
+    /// The host has no memory or no descriptors left.
+    #[error("allocating a blob: {0}")]
+    Host(#[from] Errno),
+}
+
+/// One context's way to the compositor. No method blocks.
+pub trait CrossDomainBackend: Send {
+    /// Runs the commands of one buffer. Returned are the pipes that must be drained before the
+    /// buffer counts as done.
+    fn submit(
+        &mut self,
+        untrusted_commands: &[u8],
+        host: &mut Host<'_>,
+    ) -> Result<Vec<PipeMark>, ContextError>;
+
+    /// Whether those pipes are drained.
+    fn drained(&self, marks: &[PipeMark]) -> bool;
+
+    /// Puts one message into the channel ring, if there is one.
+    fn deliver(&mut self, host: &mut Host<'_>) -> Result<bool, ContextError>;
+
+    /// Something happened to one of the context's descriptors.
+    fn event(
+        &mut self,
+        item: u32,
+        readable: bool,
+        writable: bool,
+        host: &mut Host<'_>,
+    ) -> Result<(), ContextError>;
+
+    /// Memory for a blob: an image asked about before, or memory that the compositor sent.
+    fn create_blob(&mut self, untrusted_id: u64, size: u64) -> Result<HostMemory, BlobError>;
+
+    /// The ring in which the guest expects messages, once it named one.
+    fn channel_ring(&self) -> Option<u32>;
+
+    /// Gives up everything.
+    fn close(&mut self, poller: &Poller);
+}
