@@ -10,7 +10,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError, mpsc},
 };
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, waitid, waitpid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, wait, waitid};
 
 use crate::protocol::Exit;
 
@@ -93,7 +93,7 @@ pub fn start_reaper() {
                 continue;
             }
             let mut waiters = waiters();
-            while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+            while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
                 let exit = match (status.exit_status(), status.terminating_signal()) {
                     (Some(status), _) => Exit::Status(status),
                     (None, Some(signal)) => Exit::Signal(signal),
