@@ -138,6 +138,9 @@ pub struct VmConfig {
     /// Guest RAM.
     #[serde(default = "default_memory_mib")]
     pub memory_mib: u32,
+    /// The KVM device, open for reading and writing; `/dev/kvm` when absent.
+    #[serde(default)]
+    pub kvm: Option<Source>,
     /// An ELF `vmlinux` with a PVH note.
     pub kernel: Source,
     /// A (preferably uncompressed) cpio archive.

@@ -1,6 +1,12 @@
 //! Virtio devices and the PCI transport that carries them. Start at [`device`].
 
-pub mod device;
+pub mod blk;
 pub mod buffers;
+pub mod console;
+pub mod device;
 pub mod gpu;
 pub mod poller;
+pub mod queue;
+pub mod rng;
+pub mod transport;
+pub mod worker;

@@ -1,0 +1,201 @@
+//! Loads a kernel through its PVH note: an ELF image straight into guest memory, the initramfs
+//! beside it, and the start information that tells the kernel of both.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+
+use linux_loader::configurator::pvh::PvhBootConfigurator;
+use linux_loader::configurator::{BootConfigurator, BootParams};
+use linux_loader::loader::elf::start_info::{
+    hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
+};
+use linux_loader::loader::elf::{Elf, PvhBootCapability};
+use linux_loader::loader::{Error as LoaderError, KernelLoader, elf};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+
+use super::layout;
+use crate::memory::{self, GuestMemory};
+
+const START_INFO_MAGIC: u32 = 0x336e_c578;
+const E820_RAM: u32 = 1;
+const E820_RESERVED: u32 = 2;
+
+/// Why a kernel or initramfs could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Not an ELF file.
+    #[error("is not an ELF file: give an uncompressed vmlinux, not a bzImage")]
+    NotElf,
+    /// No PVH entry point.
+    #[error("has no PVH note: build the kernel with CONFIG_PVH=y")]
+    NoPvhNote,
+    /// The file ends too early.
+    #[error("is truncated or damaged ({0}): copy or build it again")]
+    Truncated(String),
+    /// It does not fit into the guest's memory.
+    #[error("does not fit into {memory_mib} MiB of guest memory: give the guest more memory")]
+    TooBig {
+        /// The guest's RAM.
+        memory_mib: u64,
+    },
+    /// The command line is too long.
+    #[error("the command line has {length} characters, Linux reads at most {max}: shorten it")]
+    CmdlineTooLong {
+        /// Its length.
+        length: usize,
+        /// The most that fits.
+        max: usize,
+    },
+    /// Guest memory could not be written: a fault of the VMM's own layout.
+    #[error("could not be placed in guest memory: {0}")]
+    Memory(String),
+}
+
+/// A loaded kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadedKernel {
+    /// Where it starts, in 32-bit protected mode.
+    pub entry: u64,
+    /// The first address after it.
+    pub end: u64,
+}
+
+/// Loads an ELF kernel.
+pub fn load_kernel(memory: &GuestMemory, file: &mut File) -> Result<LoadedKernel, LoadError> {
+    let too_big = || LoadError::TooBig {
+        memory_mib: memory::total_bytes(memory) >> 20,
+    };
+    let loaded =
+        Elf::load(memory, None, file, Some(GuestAddress(layout::HIGH_RAM))).map_err(|error| {
+            match error {
+                LoaderError::Elf(elf::Error::InvalidElfMagicNumber | elf::Error::ReadElfHeader) => {
+                    LoadError::NotElf
+                }
+                LoaderError::Elf(elf::Error::ReadKernelImage) if !past_end(file) => too_big(),
+                LoaderError::MemoryOverflow => too_big(),
+                other => LoadError::Truncated(other.to_string()),
+            }
+        })?;
+    let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
+        return Err(LoadError::NoPvhNote);
+    };
+    Ok(LoadedKernel {
+        entry: entry.0,
+        end: loaded.kernel_end,
+    })
+}
+
+/// Whether reading stopped because the file ended.
+fn past_end(file: &mut File) -> bool {
+    let Ok(position) = file.stream_position() else {
+        return true;
+    };
+    file.seek(SeekFrom::End(0)).is_ok_and(|end| position >= end)
+}
+
+/// Where the initramfs lies.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadedInitramfs {
+    /// First address.
+    pub address: u64,
+    /// Length in bytes.
+    pub length: u64,
+}
+
+/// Loads the initramfs as high as it fits below the device hole.
+pub fn load_initramfs(
+    memory: &GuestMemory,
+    kernel: &LoadedKernel,
+    file: &mut File,
+    length: u64,
+) -> Result<LoadedInitramfs, LoadError> {
+    let total = memory::total_bytes(memory);
+    let too_big = || LoadError::TooBig {
+        memory_mib: total >> 20,
+    };
+    let top = total.min(layout::DEVICE_HOLE);
+    let address = top.checked_sub(length).ok_or_else(too_big)? & !0xfff;
+    if address < kernel.end {
+        return Err(too_big());
+    }
+    let size = usize::try_from(length).map_err(|_| too_big())?;
+    file.seek(SeekFrom::Start(0))
+        .map_err(|error| LoadError::Truncated(error.to_string()))?;
+    memory
+        .read_exact_volatile_from(GuestAddress(address), file, size)
+        .map_err(|error| LoadError::Truncated(error.to_string()))?;
+    Ok(LoadedInitramfs { address, length })
+}
+
+/// Writes command line, memory map and start information. `rsdp` is where ACPI begins.
+pub fn write_start_info(
+    memory: &GuestMemory,
+    cmdline: &str,
+    initramfs: Option<LoadedInitramfs>,
+    rsdp: u64,
+) -> Result<(), LoadError> {
+    if cmdline.len() >= layout::CMDLINE_MAX {
+        let max = layout::CMDLINE_MAX - 1;
+        return Err(LoadError::CmdlineTooLong {
+            length: cmdline.len(),
+            max,
+        });
+    }
+    let mut text = cmdline.as_bytes().to_vec();
+    text.push(0);
+    memory
+        .write_slice(&text, GuestAddress(layout::CMDLINE))
+        .map_err(|error| LoadError::Memory(error.to_string()))?;
+
+    let mut map = vec![
+        range(0, layout::LOW_RAM_END, E820_RAM),
+        range(layout::ACPI_TABLES, layout::ACPI_TABLES_END, E820_RESERVED),
+    ];
+    for region in GuestMemoryBackend::iter(memory) {
+        use vm_memory::GuestMemoryRegion;
+        let start = region.start_addr().0.max(layout::HIGH_RAM);
+        map.push(range(start, region.start_addr().0 + region.len(), E820_RAM));
+    }
+    map.push(range(
+        layout::ECAM,
+        layout::ECAM + layout::ECAM_LEN,
+        E820_RESERVED,
+    ));
+
+    let start_info = hvm_start_info {
+        magic: START_INFO_MAGIC,
+        version: 1,
+        cmdline_paddr: layout::CMDLINE,
+        memmap_paddr: layout::MEMORY_MAP,
+        memmap_entries: map.len() as u32,
+        rsdp_paddr: rsdp,
+        nr_modules: u32::from(initramfs.is_some()),
+        modlist_paddr: if initramfs.is_some() {
+            layout::MODULE_LIST
+        } else {
+            0
+        },
+        ..Default::default()
+    };
+    let mut params = BootParams::new(&start_info, GuestAddress(layout::START_INFO));
+    params.set_sections(&map, GuestAddress(layout::MEMORY_MAP));
+    if let Some(initramfs) = initramfs {
+        let module = hvm_modlist_entry {
+            paddr: initramfs.address,
+            size: initramfs.length,
+            ..Default::default()
+        };
+        params.set_modules(&[module], GuestAddress(layout::MODULE_LIST));
+    }
+    PvhBootConfigurator::write_bootparams(&params, memory)
+        .map_err(|error| LoadError::Memory(error.to_string()))
+}
+
+fn range(start: u64, end: u64, type_: u32) -> hvm_memmap_table_entry {
+    hvm_memmap_table_entry {
+        addr: start,
+        size: end - start,
+        type_,
+        reserved: 0,
+    }
+}

@@ -1,0 +1,187 @@
+//! Which virtio devices a guest gets, in which order, and where they lie.
+//!
+//! A new device is added in [`add_all`], and nowhere else in the VM's construction.
+
+use std::sync::{Arc, Mutex};
+
+use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
+
+use super::VmError;
+use super::build::set_memory_slot;
+use crate::arch::acpi::HighWindow;
+use crate::arch::layout;
+use crate::bus::Bus;
+use crate::config::Prepared;
+use crate::config::files::SocketPath;
+use crate::devices::virtio::blk::Blk;
+use crate::devices::virtio::console::{Console, terminal::RawMode};
+use crate::devices::virtio::device::{DeviceFault, VirtioDevice};
+use crate::devices::virtio::rng::Rng;
+use crate::devices::virtio::transport::{BAR_SIZE, Placement, VirtioPci};
+use crate::exit::{ExitReason, ExitSignal};
+use crate::irq::IrqRouter;
+use crate::memory::host_window::HostVisibleWindow;
+use crate::memory::{self, GuestMemory};
+use crate::pci::root::{HostBridge, PciBus};
+
+/// What the console leaves behind on the host until the VM ends.
+pub struct ConsoleGuard {
+    pub(super) _terminal: Option<RawMode>,
+    pub(super) _socket: Option<SocketPath>,
+}
+
+/// Adds every device of the configuration.
+pub fn add_all(placer: &mut Placer, prepared: Prepared) -> Result<(), VmError> {
+    for (id, disk) in prepared.disks {
+        placer.add(&format!("disk {id}"), Box::new(Blk::new(disk)))?;
+    }
+    if let Some(console) = prepared.console {
+        placer.add("console", Box::new(Console::new(console.endpoint)))?;
+    }
+    placer.add("rng", Box::new(Rng::default()))?;
+    Ok(())
+}
+
+/// Gives devices their slots, addresses and interrupts.
+pub struct Placer {
+    vm: Arc<VmFd>,
+    memory: GuestMemory,
+    router: Arc<IrqRouter>,
+    exit: ExitSignal,
+    bus: PciBus,
+    functions: Vec<(u64, Arc<Mutex<VirtioPci>>)>,
+    windows: Vec<Arc<HostVisibleWindow>>,
+    next_bar: u64,
+    high_start: u64,
+    next_high: u64,
+    high_limit: u64,
+}
+
+/// The bus, its virtio functions, the windows, and the range of addresses of the windows.
+pub type Placed = (
+    Arc<PciBus>,
+    Vec<Arc<Mutex<VirtioPci>>>,
+    Vec<Arc<HostVisibleWindow>>,
+    Option<HighWindow>,
+);
+
+impl Placer {
+    /// An empty bus.
+    pub fn new(
+        vm: Arc<VmFd>,
+        memory: GuestMemory,
+        router: Arc<IrqRouter>,
+        physical_address_bits: u32,
+        exit: ExitSignal,
+    ) -> Self {
+        let mut bus = PciBus::default();
+        let bridge = Arc::new(Mutex::new(HostBridge::default()));
+        if bus.add(bridge).is_err() {
+            unreachable!("an empty bus has a free slot");
+        }
+        let high_start = memory::end_of_ram(&memory);
+        Self {
+            vm,
+            memory,
+            router,
+            exit,
+            bus,
+            functions: Vec::new(),
+            windows: Vec::new(),
+            next_bar: layout::PCI_MEMORY,
+            high_start,
+            next_high: high_start,
+            high_limit: 1u64.checked_shl(physical_address_bits).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Adds a device; `name` is for logs and messages.
+    pub fn add(&mut self, name: &str, device: Box<dyn VirtioDevice>) -> Result<(), VmError> {
+        let setup = |why: String| VmError::DeviceSetup {
+            name: name.to_owned(),
+            why,
+        };
+        let bar = self.next_bar;
+        if bar + BAR_SIZE > layout::PCI_MEMORY + layout::PCI_MEMORY_LEN {
+            return Err(VmError::Layout("no room for another BAR".into()));
+        }
+        self.next_bar += BAR_SIZE;
+        let window = match device.shared_memory() {
+            Some(region) => Some(self.add_window(region.length)?),
+            None => None,
+        };
+        let gsis: Vec<u32> = (0..=device.queue_sizes().len())
+            .map(|_| self.router.allocate())
+            .collect();
+        let (exit, fault_name) = (self.exit.clone(), name.to_owned());
+        let fault = DeviceFault::new(move |reason| {
+            exit.end(ExitReason::DeviceFault(format!("{fault_name}: {reason}")));
+        });
+        let placement = Placement {
+            bar,
+            window,
+            gsis: &gsis,
+            sink: self.router.clone(),
+        };
+        let function = VirtioPci::new(
+            name.to_owned(),
+            device,
+            self.memory.clone(),
+            placement,
+            fault,
+        )
+        .map_err(|source| VmError::Device {
+            name: name.to_owned(),
+            source,
+        })?;
+        for (offset, eventfd) in function.doorbells() {
+            self.vm
+                .register_ioevent(eventfd, &IoEventAddress::Mmio(bar + offset), NoDatamatch)
+                .map_err(VmError::kvm("connecting a doorbell"))?;
+        }
+        let function = Arc::new(Mutex::new(function));
+        self.bus
+            .add(function.clone())
+            .map_err(|error| setup(error.to_string()))?;
+        self.functions.push((bar, function));
+        Ok(())
+    }
+
+    /// Reserves a window and places it above all RAM, aligned to its size.
+    fn add_window(&mut self, length: u64) -> Result<(u64, Arc<HostVisibleWindow>), VmError> {
+        let window =
+            HostVisibleWindow::new(length).map_err(|error| VmError::Layout(error.to_string()))?;
+        let too_big = || VmError::Window { mib: length >> 20 };
+        let address = self
+            .next_high
+            .checked_next_multiple_of(length)
+            .ok_or_else(too_big)?;
+        let end = address.checked_add(length).ok_or_else(too_big)?;
+        if end > self.high_limit {
+            return Err(too_big());
+        }
+        self.next_high = end;
+        let window = Arc::new(window);
+        // RAM has at most the first two slots.
+        let slot = 2 + self.windows.len() as u32;
+        set_memory_slot(&self.vm, slot, address, length, window.host_address())?;
+        self.windows.push(window.clone());
+        Ok((address, window))
+    }
+
+    /// Puts all functions on the memory bus.
+    pub fn finish(self, memory_bus: &mut Bus) -> Result<Placed, VmError> {
+        let mut functions = Vec::with_capacity(self.functions.len());
+        for (bar, function) in self.functions {
+            memory_bus
+                .insert(bar, BAR_SIZE, function.clone())
+                .map_err(|error| VmError::Layout(error.to_string()))?;
+            functions.push(function);
+        }
+        let high_window = (self.next_high > self.high_start).then(|| HighWindow {
+            start: self.high_start,
+            length: self.next_high - self.high_start,
+        });
+        Ok((Arc::new(self.bus), functions, self.windows, high_window))
+    }
+}
