@@ -1,0 +1,135 @@
+//! When pictures are drawn: at most 60 a second, and none when nothing changed. An idle desktop
+//! has no timer.
+
+use std::time::{Duration, Instant};
+
+use smithay::{
+    backend::renderer::element::RenderElementStates,
+    desktop::utils::{OutputPresentationFeedback, take_presentation_feedback_surface_tree},
+    input::pointer::CursorImageStatus,
+    reexports::{
+        calloop::timer::{TimeoutAction, Timer},
+        wayland_protocols::wp::presentation_time::server::wp_presentation_feedback,
+        wayland_server::{Resource, protocol::wl_surface::WlSurface},
+    },
+    utils::{Monotonic, Time},
+    wayland::{
+        compositor::{SurfaceAttributes, TraversalAction, with_surface_tree_downward},
+        presentation::Refresh,
+    },
+};
+
+use crate::state::{State, monotonic};
+
+/// Between two pictures.
+pub(crate) const FRAME: Duration = Duration::from_micros(16_667);
+
+impl State {
+    /// Draws now, or arms the timer for the next picture.
+    pub(crate) fn draw_if_due(&mut self) {
+        if !self.dirty || self.frame_timer_armed {
+            return;
+        }
+        let since = self.last_frame.elapsed();
+        if since >= FRAME {
+            self.redraw();
+            return;
+        }
+        let timer = Timer::from_duration(FRAME - since);
+        let armed = self.events.insert_source(timer, |_, (), state| {
+            state.frame_timer_armed = false;
+            state.redraw();
+            TimeoutAction::Drop
+        });
+        match armed {
+            Ok(_) => self.frame_timer_armed = true,
+            Err(error) => {
+                tracing::error!(%error, "no timer for the next picture; drawing at once");
+                self.redraw();
+            }
+        }
+    }
+
+    /// Draws, and tells clients that their commits are shown.
+    pub(crate) fn redraw(&mut self) {
+        if !self.dirty {
+            return;
+        }
+        let Some(mut backend) = self.backend.take() else {
+            return;
+        };
+        self.dirty = false;
+        self.last_frame = Instant::now();
+        let drawn = backend.draw(self);
+        self.backend = Some(backend);
+        if drawn.changed {
+            self.pictures += 1;
+        }
+        for window in self.shell.windows.values_mut().filter(|w| w.mapped()) {
+            window.frames += u64::from(std::mem::take(&mut window.fresh));
+        }
+        for popup in self.shell.popups.iter_mut().filter(|p| p.mapped) {
+            popup.frames += u64::from(std::mem::take(&mut popup.fresh));
+        }
+        self.answer_frames(drawn.states.as_ref());
+    }
+
+    fn shown_surfaces(&self) -> Vec<WlSurface> {
+        let windows = self
+            .shell
+            .windows
+            .values()
+            .filter(|w| w.mapped())
+            .map(|w| w.surface().clone());
+        let popups = self
+            .shell
+            .popups
+            .iter()
+            .filter(|p| p.mapped)
+            .map(|p| p.surface.wl_surface().clone());
+        let cursor = match &self.cursor {
+            CursorImageStatus::Surface(surface) => Some(surface.clone()),
+            _ => None,
+        };
+        let icon = self.drag.as_ref().and_then(|drag| drag.icon.clone());
+        windows
+            .chain(popups)
+            .chain(cursor)
+            .chain(icon)
+            .filter(Resource::is_alive)
+            .collect()
+    }
+
+    fn answer_frames(&mut self, states: Option<&RenderElementStates>) {
+        let time = self.now_ms();
+        let mut feedback = OutputPresentationFeedback::new(&self.output);
+        for surface in self.shown_surfaces() {
+            with_surface_tree_downward(
+                &surface,
+                (),
+                |_, _, ()| TraversalAction::DoChildren(()),
+                |_, states, ()| {
+                    let mut attributes = states.cached_state.get::<SurfaceAttributes>();
+                    for callback in attributes.current().frame_callbacks.drain(..) {
+                        callback.done(time);
+                    }
+                },
+                |_, _, ()| true,
+            );
+            if states.is_some() {
+                take_presentation_feedback_surface_tree(
+                    &surface,
+                    &mut feedback,
+                    |_, _| Some(self.output.clone()),
+                    |_, _| wp_presentation_feedback::Kind::empty(),
+                );
+            }
+        }
+        feedback.presented(
+            Time::<Monotonic>::from(monotonic()),
+            Refresh::fixed(FRAME),
+            self.pictures,
+            wp_presentation_feedback::Kind::empty(),
+        );
+    }
+}

@@ -1,0 +1,115 @@
+//! What the manager may ask for.
+
+use std::os::fd::OwnedFd;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{error, ok};
+use crate::{
+    domain::{Colour, DomainError},
+    layout::WindowId,
+    server::SharedDisplay,
+    state::State,
+};
+
+#[derive(Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+enum Request {
+    AddDomain {
+        name: String,
+        label: String,
+        colour: String,
+    },
+    SetDomain {
+        name: String,
+        label: String,
+        colour: String,
+    },
+    RemoveDomain {
+        name: String,
+    },
+    Windows {},
+    CloseWindow {
+        id: u64,
+    },
+    Subscribe {},
+    Stop {},
+}
+
+impl State {
+    pub(super) fn manager_request(
+        &mut self,
+        connection: u64,
+        request: Value,
+        fds: Vec<OwnedFd>,
+        display: &SharedDisplay,
+    ) -> Value {
+        let request = match serde_json::from_value::<Request>(request) {
+            Ok(request) => request,
+            Err(wrong) => return error(wrong),
+        };
+        match request {
+            Request::AddDomain {
+                name,
+                label,
+                colour,
+            } => {
+                let Ok([socket]) = <[OwnedFd; 1]>::try_from(fds) else {
+                    return error("add_domain needs one descriptor, the domain's listening socket");
+                };
+                match self.add_domain(&name, &label, &colour, socket, display) {
+                    Ok(id) => json!({ "ok": true, "id": id.0 }),
+                    Err(wrong) => error(wrong),
+                }
+            }
+            Request::SetDomain {
+                name,
+                label,
+                colour,
+            } => self
+                .set_domain(&name, label, &colour)
+                .map_or_else(error, |()| ok()),
+            Request::RemoveDomain { name } => {
+                self.remove_domain(&name).map_or_else(error, |()| ok())
+            }
+            Request::Windows {} => self.window_list(),
+            Request::CloseWindow { id } => {
+                if self.close(WindowId(id)) {
+                    ok()
+                } else {
+                    error(format!("no window {id}"))
+                }
+            }
+            Request::Subscribe {} => {
+                let own = self
+                    .control
+                    .connections
+                    .iter_mut()
+                    .find(|c| c.id == connection);
+                if let Some(own) = own {
+                    own.subscribed = true;
+                }
+                ok()
+            }
+            Request::Stop {} => {
+                self.stop.stop();
+                ok()
+            }
+        }
+    }
+
+    fn set_domain(&mut self, name: &str, label: String, colour: &str) -> Result<(), DomainError> {
+        let colour: Colour = colour.parse()?;
+        let id = self
+            .domains
+            .by_name(name)
+            .ok_or_else(|| DomainError::Unknown(name.into()))?;
+        if let Some(domain) = self.domains.get_mut(id) {
+            domain.label = label;
+            domain.colour = colour;
+        }
+        self.dirty = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,12 @@
+//! What the user does: keys, pointer, fingers. The desktop's own gestures come first and are never
+//! shown to a client; the rest goes to the surface below the pointer or with the focus.
+
+mod keyboard;
+mod pointer;
+mod serials;
+mod touch;
+pub mod typing;
+
+pub use keyboard::Keys;
+pub use pointer::Pointing;
+pub use serials::Serials;

@@ -1,0 +1,57 @@
+//! `bulkhead-compositor`: see the library.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use bulkhead_compositor::{BackendKind, Options, Server};
+use clap::Parser;
+
+/// Shows the windows of all domains on one desktop, each with its domain's coloured border.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Where the desktop is shown: `headless` (nowhere; for tests) or `winit` (in a window of the
+    /// desktop that runs already).
+    #[arg(long, default_value = "winit")]
+    backend: BackendKind,
+    /// Size of the desktop in pixels. The winit backend follows its window later on.
+    #[arg(long, default_value = "1280x800", value_parser = size)]
+    size: (u16, u16),
+    /// Where the manager's control socket is made.
+    #[arg(long, value_name = "PATH")]
+    control: PathBuf,
+    /// Also makes a socket for tests, which can take pictures and inject input. Never use this
+    /// with data that matters.
+    #[arg(long, value_name = "PATH")]
+    test_socket: Option<PathBuf>,
+}
+
+fn size(text: &str) -> Result<(u16, u16), String> {
+    let wrong = || format!("'{text}' is not a size; write it as WIDTHxHEIGHT, like 1280x800");
+    let (w, h) = text.split_once('x').ok_or_else(wrong)?;
+    let length = |t: &str| t.parse().ok().filter(|l| (64..=8192).contains(l));
+    Ok((length(w).ok_or_else(wrong)?, length(h).ok_or_else(wrong)?))
+}
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BULKHEAD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,smithay=warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let arguments = Arguments::parse();
+    let options = Options {
+        backend: arguments.backend,
+        size: arguments.size,
+        control: Some(arguments.control),
+        test_socket: arguments.test_socket,
+        ..Options::default()
+    };
+    match Server::new(options).and_then(Server::run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bulkhead-compositor: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

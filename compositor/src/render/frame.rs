@@ -1,0 +1,130 @@
+//! The border and the title bar of one window: kept from picture to picture, so that only what
+//! changed is drawn again.
+
+use smithay::{
+    backend::{
+        allocator::Fourcc,
+        renderer::{
+            ImportAll, ImportMem, Renderer,
+            element::{
+                Kind,
+                memory::{MemoryRenderBuffer, MemoryRenderBufferRenderElement},
+                solid::{SolidColorBuffer, SolidColorRenderElement},
+            },
+        },
+    },
+    utils::{Physical, Point, Transform},
+};
+
+use super::{
+    label::{self, Label},
+    scene::SceneElement,
+};
+use crate::{
+    domain::Colour,
+    layout::{Rect, TITLE_PX},
+};
+
+/// The picture parts of one window's frame.
+#[derive(Debug, Default)]
+pub struct FrameArt {
+    left: SolidColorBuffer,
+    right: SolidColorBuffer,
+    top: SolidColorBuffer,
+    bottom: SolidColorBuffer,
+    ground: SolidColorBuffer,
+    bar: Option<(Label, MemoryRenderBuffer)>,
+}
+
+impl FrameArt {
+    /// A border around `inner`, which is a window's client area with its title bar, or a popup.
+    pub(crate) fn border<R>(
+        &mut self,
+        elements: &mut Vec<SceneElement<R>>,
+        inner: Rect,
+        width: i32,
+        colour: Colour,
+    ) where
+        R: Renderer + ImportAll + ImportMem,
+        R::TextureId: Clone + 'static,
+    {
+        let outer = inner.grown(width, width, width, width);
+        let rgba = colour.rgba();
+        let mut strip = |buffer: &mut SolidColorBuffer, x: i32, y: i32, w: i32, h: i32| {
+            buffer.update((w, h), rgba);
+            elements.push(solid(buffer, x, y));
+        };
+        strip(&mut self.top, outer.x, outer.y, outer.w, width);
+        strip(&mut self.bottom, outer.x, inner.bottom(), outer.w, width);
+        strip(&mut self.left, outer.x, inner.y, width, inner.h);
+        strip(&mut self.right, inner.right(), inner.y, width, inner.h);
+    }
+
+    /// Opaque ground behind a client's pixels: nothing shines through a window.
+    pub(crate) fn ground<R>(
+        &mut self,
+        elements: &mut Vec<SceneElement<R>>,
+        client: Rect,
+        colour: [f32; 4],
+    ) where
+        R: Renderer + ImportAll + ImportMem,
+        R::TextureId: Clone + 'static,
+    {
+        self.ground.update((client.w, client.h), colour);
+        elements.push(solid(&self.ground, client.x, client.y));
+    }
+
+    /// The title bar above `client`.
+    pub(crate) fn title_bar<R>(
+        &mut self,
+        renderer: &mut R,
+        elements: &mut Vec<SceneElement<R>>,
+        client: Rect,
+        label: Label,
+    ) where
+        R: Renderer + ImportAll + ImportMem,
+        R::TextureId: Clone + Send + 'static,
+    {
+        if self.bar.as_ref().is_none_or(|(drawn, _)| *drawn != label) {
+            let canvas = label::draw(&label);
+            let buffer = MemoryRenderBuffer::from_slice(
+                &canvas.pixels,
+                Fourcc::Xrgb8888,
+                (label.width.max(1), TITLE_PX),
+                1,
+                Transform::Normal,
+                None,
+            );
+            self.bar = Some((label, buffer));
+        }
+        let Some((_, buffer)) = &self.bar else { return };
+        let at = Point::<i32, Physical>::from((client.x, client.y.saturating_sub(TITLE_PX)));
+        let element = MemoryRenderBufferRenderElement::from_buffer(
+            renderer,
+            at.to_f64(),
+            buffer,
+            None,
+            None,
+            None,
+            Kind::Unspecified,
+        );
+        match element {
+            Ok(element) => elements.push(SceneElement::Memory(element)),
+            Err(error) => tracing::error!(?error, "a title bar could not be drawn"),
+        }
+    }
+}
+
+fn solid<R>(buffer: &SolidColorBuffer, x: i32, y: i32) -> SceneElement<R>
+where
+    R: Renderer + ImportAll + ImportMem,
+    R::TextureId: Clone + 'static,
+{
+    SceneElement::Solid(SolidColorRenderElement::from_buffer(
+        buffer,
+        (x, y),
+        1.0,
+        1.0,
+        Kind::Unspecified,
+    ))
+}

@@ -1,0 +1,12 @@
+//! What is seen: client pixels inside our own borders.
+
+mod cursor;
+mod frame;
+mod label;
+pub mod picture;
+mod scene;
+
+pub use cursor::CursorArt;
+pub use frame::FrameArt;
+pub use label::Label;
+pub(crate) use scene::{GROUND, SceneElement, build, window_alone};

@@ -1,0 +1,276 @@
+//! The event loop: everything that happens, in one thread.
+
+use std::{
+    cell::RefCell,
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use smithay::{
+    input::{SeatState, pointer::CursorImageStatus},
+    reexports::{
+        calloop::EventLoop,
+        wayland_server::{
+            Display,
+            backend::{ClientData, ClientId, DisconnectReason},
+        },
+    },
+};
+
+use crate::{
+    backend::Backend,
+    control::Control,
+    domain::{Domains, Quota},
+    guard::Accounts,
+    input::{Keys, Pointing, Serials},
+    layout::{Layout, Size},
+    listen::Watchdog,
+    protocols::{self, Protocols},
+    render::CursorArt,
+    selection::Selections,
+    shell::Shell,
+    state::State,
+};
+
+/// The display is shared by the event sources that serve clients; they never run inside each
+/// other.
+pub(crate) type SharedDisplay = Rc<RefCell<Display<State>>>;
+
+/// Where the desktop is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendKind {
+    /// In memory.
+    Headless,
+    /// In a window of the desktop that runs already.
+    Winit,
+}
+
+impl std::str::FromStr for BackendKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "headless" => Ok(Self::Headless),
+            "winit" => Ok(Self::Winit),
+            _ => Err(format!(
+                "there is no backend '{text}'; use headless or winit"
+            )),
+        }
+    }
+}
+
+/// How the compositor is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the desktop is shown.
+    pub backend: BackendKind,
+    /// Its size in pixels.
+    pub size: (u16, u16),
+    /// Where the manager's control socket is made.
+    pub control: Option<PathBuf>,
+    /// Where the socket for tests is made, if at all.
+    pub test_socket: Option<PathBuf>,
+    /// What each domain may hold.
+    pub quota: Quota,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            backend: BackendKind::Headless,
+            size: (1280, 800),
+            control: None,
+            test_socket: None,
+            quota: Quota::default(),
+        }
+    }
+}
+
+/// Why the compositor cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum StartError {
+    #[error(
+        "cannot make the socket {path}: {source}; is its folder there, and not another compositor's?"
+    )]
+    Socket {
+        path: String,
+        source: std::io::Error,
+    },
+    #[error("the event loop failed: {0}")]
+    EventLoop(String),
+    #[error("no keymap: {0}; is the package xkb-data installed?")]
+    Keymap(String),
+    #[error("cannot draw: {0}")]
+    Renderer(String),
+    #[error(
+        "cannot open a window: {0}; is there a desktop (WAYLAND_DISPLAY or DISPLAY)? '--backend headless' needs none"
+    )]
+    Window(String),
+    #[error("this build has no winit backend; build it with the feature 'winit'")]
+    NoWinit,
+}
+
+fn event_loop_error(error: impl std::fmt::Display) -> StartError {
+    StartError::EventLoop(error.to_string())
+}
+
+/// The compositor, ready to run.
+pub struct Server {
+    events: EventLoop<'static, State>,
+    display: SharedDisplay,
+    reaper: ClientId,
+    state: State,
+}
+
+#[derive(Debug)]
+struct NoData;
+impl ClientData for NoData {
+    fn initialized(&self, _: ClientId) {}
+    fn disconnected(&self, _: ClientId, _: DisconnectReason) {}
+}
+
+impl Server {
+    /// Sets everything up; sockets exist when this returns.
+    pub fn new(options: Options) -> Result<Self, StartError> {
+        let events = EventLoop::<State>::try_new().map_err(event_loop_error)?;
+        let display = Display::<State>::new().map_err(event_loop_error)?;
+        let dh = display.handle();
+        let display = Rc::new(RefCell::new(display));
+        let mut size = options.size;
+        let backend = match options.backend {
+            BackendKind::Headless => Backend::headless(area(size))?,
+            #[cfg(feature = "winit")]
+            BackendKind::Winit => {
+                let (backend, real) = Backend::winit(area(size), &events.handle())?;
+                let length = |v: i32| u16::try_from(v.clamp(1, 16_384)).unwrap_or(u16::MAX);
+                size = (length(real.w), length(real.h));
+                backend
+            }
+            #[cfg(not(feature = "winit"))]
+            BackendKind::Winit => return Err(StartError::NoWinit),
+        };
+        let protocols = Protocols::new(&dh);
+        let output = protocols::output(&dh, size);
+        let mut seat_state = SeatState::new();
+        let seat = protocols::seat(&dh, &mut seat_state)?;
+        let watchdog = Watchdog::start().map_err(event_loop_error)?;
+        let now = Instant::now();
+        let state = State {
+            display: dh.clone(),
+            events: events.handle(),
+            stop: events.get_signal(),
+            protocols,
+            seat_state,
+            seat,
+            output,
+            domains: Domains::default(),
+            default_quota: options.quota,
+            accounts: Accounts::default(),
+            shell: Shell::default(),
+            layout: Layout::new(area(size)),
+            activated: None,
+            selections: Selections::default(),
+            drag: None,
+            serials: Serials::default(),
+            keys: Keys::default(),
+            pointing: Pointing::default(),
+            cursor: CursorImageStatus::default_named(),
+            cursor_art: CursorArt::default(),
+            backend: Some(backend),
+            dirty: true,
+            frame_timer_armed: false,
+            last_frame: now.checked_sub(Duration::from_secs(1)).unwrap_or(now),
+            pictures: 0,
+            last_commit: now,
+            watchdog,
+            control: Control::default(),
+            activation_tokens: 0,
+        };
+        let reaper = reaper(&dh).map_err(event_loop_error)?;
+        let server = Self {
+            events,
+            display,
+            reaper,
+            state,
+        };
+        if let Some(path) = &options.control {
+            server.listen(path, false)?;
+        }
+        if let Some(path) = &options.test_socket {
+            tracing::warn!(path = %path.display(), "the test interface is open");
+            server.listen(path, true)?;
+        }
+        Ok(server)
+    }
+
+    fn listen(&self, path: &std::path::Path, test: bool) -> Result<(), StartError> {
+        crate::control::listen(&self.state.events, path, test, &self.display).map_err(|source| {
+            StartError::Socket {
+                path: path.display().to_string(),
+                source,
+            }
+        })
+    }
+
+    /// A handle that ends [`Self::run`] from another thread.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.events.get_signal())
+    }
+
+    /// Runs until stopped.
+    pub fn run(self) -> Result<(), StartError> {
+        let Self {
+            mut events,
+            display,
+            reaper,
+            mut state,
+        } = self;
+        let result = events.run(None, &mut state, |state| {
+            // Clients that were ended outside of their own turn are taken down here.
+            if let Ok(mut display) = display.try_borrow_mut() {
+                let _ = display
+                    .backend()
+                    .dispatch_single_client(state, reaper.clone());
+            }
+            state.draw_if_due();
+            state.send_events();
+            if let Err(error) = state.display.flush_clients() {
+                tracing::debug!(%error, "a client could not be written to");
+            }
+        });
+        result.map_err(event_loop_error)
+    }
+}
+
+/// Ends the event loop.
+#[derive(Clone)]
+pub struct Stopper(smithay::reexports::calloop::LoopSignal);
+
+impl Stopper {
+    /// Ends it; [`Server::run`] returns.
+    pub fn stop(&self) {
+        self.0.stop();
+        self.0.wakeup();
+    }
+}
+
+fn area(size: (u16, u16)) -> Size {
+    Size::new(i32::from(size.0.max(1)), i32::from(size.1.max(1)))
+}
+
+/// A client that was never there: serving it makes the backend take down whoever is marked as
+/// ended, and nothing else.
+fn reaper(
+    dh: &smithay::reexports::wayland_server::DisplayHandle,
+) -> Result<ClientId, std::io::Error> {
+    let (ours, _) = UnixStream::pair()?;
+    let mut dh = dh.clone();
+    let client = dh.insert_client(ours, Arc::new(NoData))?;
+    dh.backend_handle()
+        .kill_client(client.id(), DisconnectReason::ConnectionClosed);
+    Ok(client.id())
+}

@@ -1,0 +1,80 @@
+//! Everything that the event loop works on.
+
+use std::time::{Duration, Instant};
+
+use smithay::{
+    input::{Seat, SeatState, pointer::CursorImageStatus},
+    output::Output,
+    reexports::{
+        calloop::{LoopHandle, LoopSignal},
+        wayland_server::{DisplayHandle, Resource, protocol::wl_surface::WlSurface},
+    },
+};
+
+use crate::{
+    backend::Backend,
+    control::Control,
+    domain::{DomainId, Domains, Quota},
+    guard::Accounts,
+    input::{Keys, Pointing, Serials},
+    layout::{Layout, WindowId},
+    protocols::Protocols,
+    render::CursorArt,
+    selection::{Drag, Selections},
+    shell::Shell,
+};
+
+/// The whole compositor.
+pub struct State {
+    pub(crate) display: DisplayHandle,
+    pub(crate) events: LoopHandle<'static, Self>,
+    pub(crate) stop: LoopSignal,
+    pub(crate) protocols: Protocols,
+    pub(crate) seat_state: SeatState<Self>,
+    pub(crate) seat: Seat<Self>,
+    pub(crate) output: Output,
+    pub(crate) domains: Domains,
+    pub(crate) default_quota: Quota,
+    pub(crate) accounts: Accounts,
+    pub(crate) shell: Shell,
+    pub(crate) layout: Layout,
+    /// The window that was last told that it is active.
+    pub(crate) activated: Option<WindowId>,
+    pub(crate) selections: Selections,
+    pub(crate) drag: Option<Drag>,
+    pub(crate) serials: Serials,
+    pub(crate) keys: Keys,
+    pub(crate) pointing: Pointing,
+    pub(crate) cursor: CursorImageStatus,
+    pub(crate) cursor_art: CursorArt,
+    pub(crate) backend: Option<Backend>,
+    /// Something changed since the last picture.
+    pub(crate) dirty: bool,
+    pub(crate) frame_timer_armed: bool,
+    pub(crate) last_frame: Instant,
+    pub(crate) pictures: u64,
+    pub(crate) last_commit: Instant,
+    pub(crate) watchdog: crate::listen::Watchdog,
+    pub(crate) control: Control,
+    pub(crate) activation_tokens: u64,
+}
+
+impl State {
+    /// CLOCK_MONOTONIC in milliseconds, the time of input events.
+    pub(crate) fn now_ms(&self) -> u32 {
+        // The protocol's clock wraps around too.
+        u32::try_from(monotonic().as_millis() & u128::from(u32::MAX)).unwrap_or_default()
+    }
+
+    /// The domain that a surface belongs to.
+    pub(crate) fn domain_of_surface(&self, surface: &WlSurface) -> Option<DomainId> {
+        self.accounts.domain_of_surface(&surface.id())
+    }
+}
+
+/// CLOCK_MONOTONIC.
+pub(crate) fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
+}
