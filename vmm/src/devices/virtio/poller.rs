@@ -18,6 +18,8 @@ pub struct Readiness {
     pub readable: bool,
     /// There is room for writing, or writing will fail.
     pub writable: bool,
+    /// Both directions are closed.
+    pub hung_up: bool,
 }
 
 /// A set of descriptors to wait for.
@@ -91,6 +93,7 @@ impl Poller {
                 token: event.data.u64(),
                 readable: broken || flags.intersects(EventFlags::IN | EventFlags::RDHUP),
                 writable: broken || flags.contains(EventFlags::OUT),
+                hung_up: broken,
             }
         }));
         Ok(())
