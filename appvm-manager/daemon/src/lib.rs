@@ -1,1 +1,34 @@
-//! Bulkhead: see ARCHITECTURE.md.
+//! `bulkheadd`: Bulkhead's domain manager, one process per desktop user.
+//!
+//! It knows the domains (a TOML file and a home volume each), starts and stops a VMM process for
+//! each running one, gives each its own Wayland socket, which it introduces to the compositor,
+//! and carries commands' streams between its callers and the agents in the guests. Its one API is
+//! D-Bus ([`dbus`]); the command line uses nothing else.
+//!
+//! It trusts its configuration, its images and its callers on the session bus (the same user). It
+//! trusts no guest: what arrives over vsock is bounded and typed by `bulkhead-protocol`, text from
+//! guests is cleaned before a person sees it, and which domain speaks is known from the socket
+//! that was made for it. It must never look into a guest's filesystem, and never leave half a
+//! domain behind when something fails.
+//!
+//! Start reading at [`manager`] (what can be asked), then [`lifecycle`] (one start) and
+//! [`session`] (one command).
+
+pub mod compositor;
+pub mod config;
+pub mod dbus;
+pub mod dirs;
+pub mod domain;
+pub mod error;
+pub mod guest;
+pub mod images;
+pub mod lifecycle;
+pub mod logs;
+pub mod manager;
+pub mod run;
+pub mod session;
+pub mod store;
+pub mod text;
+pub mod vmm;
+
+pub use error::{Error, Result};

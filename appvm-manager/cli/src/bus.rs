@@ -1,0 +1,53 @@
+//! The manager, as it is seen over D-Bus.
+
+use std::collections::HashMap;
+
+use zbus::{Fd, OwnedFd, OwnedVariant};
+
+use crate::error::Error;
+
+/// `a{sv}`.
+pub type Dict = HashMap<String, OwnedVariant>;
+
+#[zbus::proxy(
+    interface = "org.bulkhead.Manager1",
+    default_service = "org.bulkhead.Manager",
+    default_path = "/org/bulkhead/Manager"
+)]
+pub trait Manager {
+    fn create_domain(&self, name: &str, settings: Dict) -> zbus::Result<()>;
+    fn remove_domain(&self, name: &str) -> zbus::Result<()>;
+    fn list_domains(&self) -> zbus::Result<Vec<Dict>>;
+    fn get_domain(&self, name: &str) -> zbus::Result<Dict>;
+    fn start_domain(&self, name: &str) -> zbus::Result<()>;
+    fn stop_domain(&self, name: &str, timeout_ms: u32) -> zbus::Result<()>;
+    fn kill_domain(&self, name: &str) -> zbus::Result<()>;
+    #[allow(clippy::too_many_arguments)]
+    fn exec(
+        &self,
+        name: &str,
+        argv: Vec<String>,
+        options: Dict,
+        stdin: Fd<'_>,
+        stdout: Fd<'_>,
+        stderr: Fd<'_>,
+    ) -> zbus::Result<(i32, String, u64)>;
+    fn signal_command(&self, token: &str, signal: u8) -> zbus::Result<()>;
+    fn resize_command(&self, token: &str, columns: u16, rows: u16) -> zbus::Result<()>;
+    fn open_console(&self, name: &str) -> zbus::Result<OwnedFd>;
+    fn open_log(&self, name: &str, log: &str) -> zbus::Result<OwnedFd>;
+    fn get_timings(&self, name: &str) -> zbus::Result<HashMap<String, u64>>;
+
+    #[zbus(signal)]
+    fn window_mapped(&self, domain: &str, id: u64, title: &str, time_us: u64);
+}
+
+/// A connection to the manager.
+pub async fn manager() -> Result<ManagerProxy<'static>, Error> {
+    let connection = zbus::Connection::session().await.map_err(Error::NoBus)?;
+    let proxy = ManagerProxy::builder(&connection)
+        .cache_properties(zbus::proxy::CacheProperties::No)
+        .build()
+        .await?;
+    Ok(proxy)
+}

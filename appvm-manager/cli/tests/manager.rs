@@ -1,0 +1,915 @@
+//! The command line, the daemon and the agent together, on a private session bus. Only the
+//! virtual machine is missing: see `daemon/examples/vmm-without-vm.rs`.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Builds what these tests start; Cargo only builds this crate's own program for them.
+fn programs() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let status = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--quiet",
+                "--package",
+                "bulkhead-agent",
+                "--package",
+                "bulkheadd",
+            ])
+            .args(["--bins", "--example", "vmm-without-vm"])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        Path::new(env!("CARGO_BIN_EXE_bulkhead"))
+            .parent()
+            .unwrap()
+            .to_owned()
+    })
+}
+
+struct Machine {
+    folder: tempfile::TempDir,
+    bus: Child,
+    address: String,
+    daemon: Option<Child>,
+}
+
+impl Machine {
+    /// A bus, images and a daemon.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bus = Command::new("dbus-daemon")
+            .args(["--session", "--nofork", "--nopidfile", "--print-address"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        BufReader::new(bus.stdout.take().unwrap())
+            .read_line(&mut address)
+            .unwrap();
+        for path in ["images/guest", "images/templates/apps", "run"] {
+            fs::create_dir_all(folder.path().join(path)).unwrap();
+        }
+        let images = folder.path().join("images");
+        fs::write(images.join("guest/vmlinux"), b"\x7fELF kernel").unwrap();
+        fs::write(images.join("guest/initramfs.cpio"), b"070701").unwrap();
+        let mut root = vec![0; 8192];
+        root[1024..1028].copy_from_slice(&0xe0f5_e1e2u32.to_le_bytes());
+        root[1036] = 12;
+        root[1060] = 2;
+        fs::write(images.join("templates/apps/root.erofs"), root).unwrap();
+        let address = address.trim().to_owned();
+        let mut machine = Machine {
+            folder,
+            bus,
+            address,
+            daemon: None,
+        };
+        machine.start_daemon(&[]);
+        machine
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    fn environment(&self, command: &mut Command) {
+        command
+            .env("DBUS_SESSION_BUS_ADDRESS", &self.address)
+            .env("HOME", self.path("home"))
+            .env("XDG_RUNTIME_DIR", self.path("run"))
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env("XDG_DATA_HOME", self.path("data"))
+            .env("XDG_STATE_HOME", self.path("state"))
+            .env("TMPDIR", self.folder.path())
+            .env("BULKHEAD_TEST_AGENT", programs().join("bulkhead-agent"))
+            .env("BULKHEAD_TEST_VARIABLE", "inherited");
+    }
+
+    fn start_daemon(&mut self, arguments: &[&str]) {
+        fs::create_dir_all(self.path("home")).unwrap();
+        let log = fs::File::options()
+            .append(true)
+            .create(true)
+            .open(self.path("daemon.log"))
+            .unwrap();
+        let mut command = Command::new(programs().join("bulkheadd"));
+        command
+            .arg("--images")
+            .arg(self.path("images"))
+            .arg("--vmm")
+            .arg(programs().join("examples/vmm-without-vm"))
+            .args(["--start-timeout", "10"])
+            .args(arguments)
+            .stderr(log);
+        self.environment(&mut command);
+        self.daemon = Some(command.spawn().unwrap());
+        let end = Instant::now() + Duration::from_secs(10);
+        while !self.run(&["list"]).status.success() {
+            assert!(Instant::now() < end, "{}", self.daemon_log());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn daemon_log(&self) -> String {
+        fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+        command.args(arguments).stdin(Stdio::null());
+        self.environment(&mut command);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a command that must succeed; gives what it printed.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {stderr}\n{}",
+            self.daemon_log()
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that must fail with `status`; gives its one line of error.
+    fn fails(&self, status: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(status),
+            "{arguments:?}: {stderr}"
+        );
+        assert!(stderr.starts_with("bulkhead: "), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        stderr
+    }
+
+    fn state(&self, name: &str) -> String {
+        let text = self.ok(&["info", name, "--json"]);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        value["state"].as_str().unwrap().to_owned()
+    }
+
+    fn wait_for_state(&self, name: &str, state: &str) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while self.state(name) != state {
+            assert!(Instant::now() < end, "{} is {}", name, self.state(name));
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn vmm_pid(&self, name: &str) -> i64 {
+        let text = self.ok(&["info", name, "--json"]);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        value["pid"].as_i64().unwrap()
+    }
+
+    /// What is left of a domain's sockets.
+    fn sockets(&self) -> usize {
+        fs::read_dir(self.path("run/bulkhead/domains"))
+            .unwrap()
+            .count()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        for mut child in self.daemon.take().into_iter() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = self.bus.kill();
+        let _ = self.bus.wait();
+        if thread::panicking() {
+            eprintln!("--- the daemon said:\n{}", self.daemon_log());
+        }
+    }
+}
+
+fn signal(pid: i64, number: i32) {
+    // SAFETY: no pointers; the process is one that this test started.
+    unsafe { libc::kill(pid as i32, number) };
+}
+
+fn is_alive(pid: i64) -> bool {
+    // A zombie that nobody waits for counts as dead.
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
+}
+
+fn wait_until_dead(pid: i64) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while is_alive(pid) {
+        assert!(Instant::now() < end, "process {pid} lives");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_domain_from_creation_to_removal() {
+    let machine = Machine::new();
+    machine.ok(&["create", "work", "--label", "red", "--memory", "1G"]);
+    let list = machine.ok(&["list"]);
+    assert!(
+        list.contains("work") && list.contains("red") && list.contains("halted"),
+        "{list}"
+    );
+    let list: serde_json::Value = serde_json::from_str(&machine.ok(&["list", "--json"])).unwrap();
+    assert_eq!(list[0]["memory_mib"], 1024);
+    machine.ok(&["start", "work"]);
+    assert_eq!(machine.state("work"), "running");
+    let error = machine.fails(1, &["start", "work"]);
+    assert!(error.contains("`work` is running already"), "{error}");
+    let error = machine.fails(1, &["remove", "work", "--yes"]);
+    assert!(error.contains("stop it first"), "{error}");
+    for socket in ["wayland.sock", "vsock.sock", "control.sock", "console.sock"] {
+        let socket = machine.path("run/bulkhead/domains/work").join(socket);
+        assert!(socket.exists(), "{socket:?}");
+    }
+    let pid = machine.vmm_pid("work");
+    machine.ok(&["stop", "work"]);
+    assert_eq!(machine.state("work"), "halted");
+    wait_until_dead(pid);
+    assert_eq!(machine.sockets(), 0);
+    let error = machine.fails(1, &["stop", "work"]);
+    assert!(error.contains("`work` is not running"), "{error}");
+    machine.ok(&["start", "work"]);
+    machine.ok(&["kill", "work"]);
+    assert_eq!(machine.state("work"), "halted");
+    assert_eq!(machine.sockets(), 0);
+    machine.ok(&["remove", "work", "--yes"]);
+    assert_eq!(machine.ok(&["list", "--json"]).trim(), "[]");
+    for folder in [
+        "config/bulkhead/domains",
+        "data/bulkhead/domains",
+        "state/bulkhead/domains",
+    ] {
+        assert_eq!(
+            fs::read_dir(machine.path(folder)).unwrap().count(),
+            0,
+            "{folder}"
+        );
+    }
+}
+
+#[test]
+fn commands_have_streams_statuses_and_signals() {
+    let machine = Machine::new();
+    machine.ok(&["create", "work"]);
+    // The domain starts by itself.
+    assert_eq!(
+        machine.ok(&["run", "work", "--", "echo", "hello"]),
+        "hello\n"
+    );
+    let output = machine.run(&[
+        "run",
+        "work",
+        "--",
+        "sh",
+        "-c",
+        "echo out; echo err >&2; exit 42",
+    ]);
+    assert_eq!(output.status.code(), Some(42));
+    assert_eq!(output.stdout, b"out\n");
+    assert_eq!(output.stderr, b"err\n");
+    assert_eq!(
+        machine
+            .run(&["run", "work", "sh", "-c", "kill -9 $$"])
+            .status
+            .code(),
+        Some(137)
+    );
+    let error = machine.fails(127, &["run", "work", "--", "no-such-program"]);
+    assert!(
+        error.contains("domain `work`: no-such-program: command not found"),
+        "{error}"
+    );
+    machine.fails(126, &["run", "work", "--", "/etc/passwd"]);
+    let text = machine.ok(&["run", "--env", "A=b c", "work", "sh", "-c", "echo $A $PWD"]);
+    assert!(text.starts_with("b c "), "{text}");
+    assert_eq!(
+        machine.ok(&["run", "--cwd", "/usr", "work", "pwd"]),
+        "/usr\n"
+    );
+
+    // Eight mebibytes there and back, unchanged, through a pipe on each side.
+    let data: Vec<u8> = (0..8 << 20)
+        .map(|i: u32| (i.wrapping_mul(2654435761) >> 13) as u8)
+        .collect();
+    let mut child = machine
+        .command(&["run", "work", "--", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let sent = data.clone();
+    let writer = thread::spawn(move || stdin.write_all(&sent).unwrap());
+    let mut received = Vec::new();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_end(&mut received)
+        .unwrap();
+    writer.join().unwrap();
+    assert!(
+        received == data,
+        "{} of {} bytes",
+        received.len(),
+        data.len()
+    );
+    assert!(child.wait().unwrap().success());
+
+    // A reader that goes away ends the writer, as in a shell's pipe.
+    let mut child = machine
+        .command(&["run", "work", "--", "yes"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut some = [0; 1000];
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut some).unwrap();
+    drop(stdout);
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 13));
+
+    // A signal to the command line reaches the command, although its input is full.
+    let mut child = machine
+        .command(&[
+            "run",
+            "work",
+            "sh",
+            "-c",
+            "trap 'echo caught; exit 3' INT; echo up; while :; do sleep 0.1; done",
+        ])
+        .stdin(fs::File::open("/dev/zero").unwrap())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "up");
+    signal(child.id().into(), libc::SIGINT);
+    assert_eq!(lines.next().unwrap().unwrap(), "caught");
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+
+    // Ten at once.
+    let children: Vec<_> = (0..10)
+        .map(|i| {
+            let script = format!("sleep 0.2; exit {i}");
+            (
+                i,
+                machine
+                    .command(&["run", "work", "sh", "-c", &script])
+                    .spawn()
+                    .unwrap(),
+            )
+        })
+        .collect();
+    for (i, mut child) in children {
+        assert_eq!(child.wait().unwrap().code(), Some(i));
+    }
+}
+
+#[test]
+fn a_caller_that_vanishes_takes_its_command_with_it() {
+    let machine = Machine::new();
+    machine.ok(&["create", "work"]);
+    let mut child = machine
+        .command(&[
+            "run",
+            "work",
+            "sh",
+            "-c",
+            "echo $$; sleep 1000 & sleep 1000",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let pid = line.trim().parse().unwrap();
+    assert!(is_alive(pid));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_until_dead(pid);
+    assert_eq!(machine.state("work"), "running");
+}
+
+#[test]
+fn a_terminal_is_one() {
+    let machine = Machine::new();
+    machine.ok(&["create", "work"]);
+    // `script` gives the command line a terminal of its own.
+    let run = format!(
+        "{} run --tty work -- sh -c 'test -t 0 && test -t 1 && stty size && echo $TERM'",
+        env!("CARGO_BIN_EXE_bulkhead")
+    );
+    let mut command = Command::new("script");
+    command.args([
+        "-qec",
+        &format!("stty rows 33 columns 99; {run}"),
+        "/dev/null",
+    ]);
+    machine.environment(&mut command);
+    let output = command
+        .env("TERM", "foot")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("33 99") && text.contains("foot"), "{text}");
+}
+
+#[test]
+fn what_goes_wrong_is_said_in_one_line_and_leaves_nothing() {
+    let machine = Machine::new();
+    let error = machine.fails(1, &["info", "nothing"]);
+    assert!(error.contains("there is no domain `nothing`"), "{error}");
+    let error = machine.fails(255, &["run", "nothing", "true"]);
+    assert!(error.contains("`bulkhead create nothing`"), "{error}");
+    machine.ok(&["create", "work"]);
+    let error = machine.fails(1, &["create", "work"]);
+    assert!(error.contains("`work` exists already"), "{error}");
+    let error = machine.fails(1, &["create", "x", "--template", "none"]);
+    assert!(
+        error.contains("no template `none`; choose one of apps"),
+        "{error}"
+    );
+    let error = machine.fails(1, &["create", "x", "--cpus", "1000"]);
+    assert!(error.contains("cpus"), "{error}");
+    let output = machine.run(&["create", "x", "--label", "pink"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("unknown label `pink`"));
+    let error = machine.fails(1, &["remove", "work"]);
+    assert!(error.contains("--yes"), "{error}");
+    let error = machine.fails(1, &["console", "work"]);
+    assert!(error.contains("`work` is not running"), "{error}");
+    let error = machine.fails(255, &["run", "--no-start", "work", "true"]);
+    assert!(error.contains("`work` is not running"), "{error}");
+    let error = machine.fails(1, &["log", "work"]);
+    assert!(error.contains("there is no log yet"), "{error}");
+
+    // The domain's file.
+    let file = machine.path("config/bulkhead/domains/work.toml");
+    let good = fs::read_to_string(&file).unwrap();
+    fs::write(&file, good.replace("gray", "pink")).unwrap();
+    let error = machine.fails(1, &["start", "work"]);
+    assert!(
+        error.contains("work.toml:3: unknown variant `pink`"),
+        "{error}"
+    );
+    assert!(machine.ok(&["list"]).contains("broken file"));
+    fs::write(&file, "name = \"work\"\nlabel = \"red\"\nmemory = 3\n").unwrap();
+    let error = machine.fails(1, &["start", "work"]);
+    assert!(
+        error.contains("work.toml:3: unknown field `memory`"),
+        "{error}"
+    );
+    fs::write(&file, good).unwrap();
+
+    // The images.
+    let root = machine.path("images/templates/apps/root.erofs");
+    let whole = fs::read(&root).unwrap();
+    fs::write(&root, &whole[..6000]).unwrap();
+    let error = machine.fails(255, &["run", "work", "true"]);
+    assert!(error.contains("root.erofs: it is truncated"), "{error}");
+    fs::write(&root, whole).unwrap();
+    let kernel = machine.path("images/guest/vmlinux");
+    fs::rename(&kernel, machine.path("kernel")).unwrap();
+    let error = machine.fails(255, &["run", "work", "true"]);
+    assert!(error.contains("guest/vmlinux: it is missing"), "{error}");
+    fs::rename(machine.path("kernel"), &kernel).unwrap();
+    assert_eq!(machine.state("work"), "halted");
+    assert_eq!(machine.sockets(), 0);
+
+    // Guests and VMMs that fail.
+    for (name, expected) in [
+        (
+            "broken",
+            "its VMM failed: vmm-without-vm: /dev/kvm: permission denied; join the group kvm",
+        ),
+        ("liar", "its agent speaks version 999 of the protocol"),
+        ("noise", "a frame of 4294967295 bytes"),
+        (
+            "silent",
+            "its agent was not ready after 10 s; see `bulkhead log silent`",
+        ),
+    ] {
+        machine.ok(&["create", name]);
+        let error = machine.fails(255, &["run", name, "true"]);
+        assert!(
+            error.contains(&format!("`{name}` did not start")),
+            "{error}"
+        );
+        assert!(error.contains(expected), "{error}");
+        assert_eq!(machine.state(name), "failed");
+        assert_eq!(machine.sockets(), 0);
+    }
+    // And nothing of it harms the others.
+    assert_eq!(machine.ok(&["run", "work", "echo", "fine"]), "fine\n");
+}
+
+#[test]
+fn a_full_disk_makes_no_domain() {
+    let machine = Machine::new();
+    let data = machine.path("data/bulkhead/domains");
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=1m", "none"])
+        .arg(&data)
+        .status()
+        .is_ok_and(|status| status.success());
+    if !mounted {
+        eprintln!("skipped: this machine does not let the test mount a small filesystem");
+        return;
+    }
+    let error = machine.run(&["create", "work"]);
+    let left = fs::read_dir(&data).unwrap().count();
+    assert!(
+        Command::new("umount")
+            .arg(&data)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let error = String::from_utf8(error.stderr).unwrap();
+    assert!(
+        error.contains("the disk is full") && error.contains("remove files"),
+        "{error}"
+    );
+    assert_eq!(left, 0);
+    assert_eq!(machine.ok(&["list", "--json"]).trim(), "[]");
+}
+
+#[test]
+fn guests_that_end_by_themselves() {
+    let machine = Machine::new();
+    for name in ["crashing", "work"] {
+        machine.ok(&["create", name]);
+        machine.ok(&["start", name]);
+    }
+    // The command loses its guest.
+    let mut child = machine
+        .command(&["run", "crashing", "sh", "-c", "echo up; sleep 1000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    machine.ok(&["run", "crashing", "sh", "-c", "kill $PPID"]);
+    let output = child.wait_with_output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(254), "{error}");
+    assert!(
+        error.contains("`crashing` stopped while the command ran: its guest crashed"),
+        "{error}"
+    );
+    assert_eq!(machine.state("crashing"), "failed");
+    assert!(
+        machine
+            .ok(&["info", "crashing"])
+            .contains("failed (its guest crashed)")
+    );
+    assert_eq!(machine.state("work"), "running");
+    // A failed domain starts again.
+    machine.ok(&["start", "crashing"]);
+
+    // One that switches itself off is simply halted.
+    machine.run(&["run", "work", "sh", "-c", "kill $PPID"]);
+    machine.wait_for_state("work", "halted");
+}
+
+#[test]
+fn a_guest_that_ignores_its_button_is_asked_and_then_killed() {
+    let machine = Machine::new();
+    machine.ok(&["create", "stubborn"]);
+    machine.ok(&["start", "stubborn"]);
+    // The button does nothing here, but the agent obeys.
+    let begin = Instant::now();
+    machine.ok(&["stop", "stubborn"]);
+    assert!(begin.elapsed() < Duration::from_secs(8));
+    assert_eq!(machine.state("stubborn"), "halted");
+    machine.ok(&["start", "stubborn"]);
+    let begin = Instant::now();
+    machine.ok(&["stop", "stubborn", "--timeout", "1"]);
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert_eq!(machine.state("stubborn"), "halted");
+}
+
+#[test]
+fn concurrent_starts_are_one_start() {
+    let machine = Machine::new();
+    machine.ok(&["create", "work"]);
+    let children: Vec<_> = (0..6)
+        .map(|_| machine.command(&["run", "work", "true"]).spawn().unwrap())
+        .collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    let log = machine.daemon_log();
+    assert_eq!(log.matches("state=starting (kernel)").count(), 1, "{log}");
+    let children: Vec<_> = (0..3)
+        .map(|_| {
+            machine
+                .command(&["start", "work"])
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for mut child in children {
+        assert_eq!(child.wait().unwrap().code(), Some(1));
+    }
+}
+
+#[test]
+fn the_daemons_end_is_the_guests_end() {
+    let mut machine = Machine::new();
+    machine.ok(&["create", "work"]);
+    machine.ok(&["start", "work"]);
+    let pid = machine.vmm_pid("work");
+    // Killed: the kernel ends its VMMs, the next daemon sweeps up.
+    let mut daemon = machine.daemon.take().unwrap();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    wait_until_dead(pid);
+    let error = machine.fails(1, &["list"]);
+    assert!(
+        error.contains("the manager does not run; start it with"),
+        "{error}"
+    );
+    machine.start_daemon(&[]);
+    assert_eq!(machine.sockets(), 0);
+    assert_eq!(machine.state("work"), "halted");
+    machine.ok(&["start", "work"]);
+    // A second daemon does no harm.
+    let mut command = Command::new(programs().join("bulkheadd"));
+    machine.environment(&mut command);
+    let output = command.output().unwrap();
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("another bulkheadd serves"), "{error}");
+    assert_eq!(machine.state("work"), "running");
+    // Asked to end, it stops its domains in order.
+    let pid = machine.vmm_pid("work");
+    let mut daemon = machine.daemon.take().unwrap();
+    signal(daemon.id().into(), libc::SIGTERM);
+    assert!(daemon.wait().unwrap().success());
+    assert!(!is_alive(pid));
+    assert_eq!(machine.sockets(), 0);
+}
+
+#[test]
+fn logs_console_timings_completion() {
+    let machine = Machine::new();
+    machine.ok(&["create", "work"]);
+    let output = machine.run(&["run", "--timings", "work", "true"]);
+    let table = String::from_utf8(output.stderr).unwrap();
+    for stage in [
+        "request to the manager",
+        "vmm spawn",
+        "kernel",
+        "agent ready",
+        "exec",
+    ] {
+        assert!(table.contains(stage), "{table}");
+    }
+    let output = machine.run(&["run", "--timings", "--json", "work", "true"]);
+    let times: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert!(
+        times["stages"]["started_us"].as_u64().unwrap() > 0,
+        "{times}"
+    );
+    assert!(times["stages"]["hello_us"].is_null(), "{times}");
+
+    let log = machine.ok(&["log", "work"]);
+    assert!(log.contains("a kernel boots: console=ttyS0") && log.contains("bulkhead.name=work"));
+    let log: serde_json::Value =
+        serde_json::from_str(&machine.ok(&["log", "work", "--json", "-n", "1"])).unwrap();
+    assert_eq!(log["lines"].as_array().unwrap().len(), 1);
+
+    let mut console = machine
+        .command(&["console", "work"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    console
+        .stdin
+        .as_mut()
+        .unwrap()
+        .write_all(b"hello console\n")
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(console.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "hello console\n");
+    console.kill().unwrap();
+    console.wait().unwrap();
+
+    for shell in ["bash", "fish", "zsh"] {
+        assert!(
+            machine.ok(&["completion", shell]).contains("bulkhead"),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
+fn without_a_bus_the_remedy_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+            .args(arguments)
+            .env_remove("DBUS_SESSION_BUS_ADDRESS")
+            .env("XDG_RUNTIME_DIR", folder.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for arguments in [&["list"][..], &["session"]] {
+        let error = run(arguments);
+        assert!(
+            error.contains("dbus-run-session -- bulkhead session"),
+            "{error}"
+        );
+    }
+}
+
+/// A compositor of the tests: answers, and keeps what it was told.
+mod compositor {
+    use std::io::IoSliceMut;
+    use std::os::fd::{FromRawFd, OwnedFd};
+
+    use super::*;
+
+    pub fn listen(path: &Path) -> OwnedFd {
+        // SAFETY: plain system calls; results are checked, the address is initialised.
+        unsafe {
+            let fd = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0);
+            assert!(fd >= 0);
+            let mut address: libc::sockaddr_un = std::mem::zeroed();
+            address.sun_family = libc::AF_UNIX as u16;
+            let bytes = path.as_os_str().as_encoded_bytes();
+            for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+                *to = *from as libc::c_char;
+            }
+            let length = size_of::<libc::sockaddr_un>() as u32;
+            assert_eq!(libc::bind(fd, (&raw const address).cast(), length), 0);
+            assert_eq!(libc::listen(fd, 8), 0);
+            OwnedFd::from_raw_fd(fd)
+        }
+    }
+
+    pub fn accept(listener: &OwnedFd) -> std::os::unix::net::UnixStream {
+        use std::os::fd::AsRawFd;
+        // SAFETY: the listener is open; the result is checked.
+        let fd = unsafe {
+            libc::accept(
+                listener.as_raw_fd(),
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+            )
+        };
+        assert!(fd >= 0);
+        // SAFETY: the descriptor is new and nobody else owns it.
+        std::os::unix::net::UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// One packet; descriptors that came with it are counted by the kernel and dropped.
+    pub fn receive(stream: &mut std::os::unix::net::UnixStream) -> Option<serde_json::Value> {
+        let mut buffer = [0; 65536];
+        let count = stream
+            .read_vectored(&mut [IoSliceMut::new(&mut buffer)])
+            .ok()?;
+        serde_json::from_slice(&buffer[..count]).ok()
+    }
+}
+
+#[test]
+fn the_compositor_learns_of_domains_whenever_it_comes() {
+    let mut machine = Machine::new();
+    machine.ok(&["create", "work", "--label", "red"]);
+    // Without a compositor everything but windows works.
+    machine.ok(&["start", "work"]);
+    let serve = |requests: &mut std::os::unix::net::UnixStream| {
+        let request = compositor::receive(requests)?;
+        requests.write_all(b"{\"ok\":true}").unwrap();
+        Some(request)
+    };
+    let path = machine.path("run/bulkhead/compositor.sock");
+    for _ in 0..2 {
+        let listener = compositor::listen(&path);
+        let mut events = compositor::accept(&listener);
+        let mut requests = compositor::accept(&listener);
+        assert_eq!(serve(&mut events).unwrap()["op"], "subscribe");
+        let request = serve(&mut requests).unwrap();
+        assert_eq!(request["op"], "add_domain");
+        assert_eq!(request["name"], "work");
+        assert_eq!(request["colour"], "#cc0000");
+
+        // Its events become signals, which the timings use.
+        let mut child = machine
+            .command(&["run", "--timings", "work", "sleep", "1"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_millis(400));
+        let event = br#"{"event":"window_mapped","domain":"work","id":1,"title":"x","time_us":99999999999999}"#;
+        events.write_all(event).unwrap();
+        let mut text = String::new();
+        child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
+        assert!(text.contains("first frame"), "{text}");
+        child.wait().unwrap();
+        // The compositor dies; the next one hears everything again.
+        fs::remove_file(&path).unwrap();
+    }
+    let listener = compositor::listen(&path);
+    let mut events = compositor::accept(&listener);
+    let mut requests = compositor::accept(&listener);
+    serve(&mut events).unwrap();
+    assert_eq!(serve(&mut requests).unwrap()["op"], "add_domain");
+    let waiter = thread::spawn(move || {
+        let request = compositor::receive(&mut requests).unwrap();
+        requests.write_all(b"{\"ok\":true}").unwrap();
+        request
+    });
+    machine.ok(&["kill", "work"]);
+    assert_eq!(waiter.join().unwrap()["op"], "remove_domain");
+}
+
+#[test]
+fn a_session_keeps_both_parts_running() {
+    let machine = Machine::new();
+    drop_daemon(machine, |machine| {
+        // Beside `bulkhead` lie the programs that `session` starts; here a folder of links.
+        let bin = machine.path("bin");
+        fs::create_dir(&bin).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_bulkhead"), bin.join("bulkhead")).unwrap();
+        symlink(programs().join("bulkheadd"), bin.join("bulkheadd")).unwrap();
+        let compositor = bin.join("bulkhead-compositor");
+        fs::write(
+            &compositor,
+            "#!/bin/sh\necho compositor \"$@\" >&2\nexec sleep 1000\n",
+        )
+        .unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&compositor, mode).unwrap();
+        let mut command = Command::new(bin.join("bulkhead"));
+        command
+            .args(["session", "--backend", "headless", "--images"])
+            .arg(machine.path("images"));
+        machine.environment(&mut command);
+        // The compositor's stand-in makes no socket; that of a real one would be there.
+        fs::write(machine.path("run/bulkhead/compositor.sock"), "").unwrap();
+        let mut session = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(session.stderr.take().unwrap()).lines();
+        let mut seen = Vec::new();
+        while !seen
+            .iter()
+            .any(|line: &String| line.contains("session ready"))
+        {
+            seen.push(lines.next().unwrap().unwrap());
+        }
+        assert!(
+            seen.iter()
+                .any(|line| line.contains("--backend headless --size 1280x800"))
+        );
+        signal(session.id().into(), libc::SIGTERM);
+        assert!(session.wait().unwrap().success());
+        machine.fails(1, &["list"]);
+    });
+}
+
+fn drop_daemon(mut machine: Machine, test: impl FnOnce(&Machine)) {
+    let mut daemon = machine.daemon.take().unwrap();
+    signal(daemon.id().into(), libc::SIGTERM);
+    daemon.wait().unwrap();
+    test(&machine);
+}

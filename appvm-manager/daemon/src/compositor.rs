@@ -1,0 +1,253 @@
+//! The way to the compositor: introduces each running domain's Wayland socket, and hears of new
+//! windows. Domains run without a compositor too; when one appears, all are introduced again.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bulkhead_protocol::{DomainName, Label};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, connect, recv, sendmsg, socket_with,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+/// The longest packet of the compositor.
+const MAX_PACKET: usize = 64 * 1024;
+/// How often a missing compositor is looked for.
+const RETRY: Duration = Duration::from_millis(300);
+/// The compositor answers at once, or it hangs.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Something that happened to a window.
+#[derive(Debug, Clone, Deserialize)]
+pub struct WindowEvent {
+    /// `window_mapped`, `window_closed`, …
+    pub event: String,
+    /// Whose window.
+    #[serde(default)]
+    pub domain: String,
+    /// The compositor's number for it.
+    #[serde(default)]
+    pub id: u64,
+    /// What the client calls it; untrusted text.
+    #[serde(default)]
+    pub title: String,
+    /// `CLOCK_MONOTONIC`.
+    #[serde(default)]
+    pub time_us: u64,
+}
+
+#[derive(Clone)]
+struct Registration {
+    label: Label,
+    listener: Arc<UnixListener>,
+}
+
+/// Handle on the compositor; clones are the same one.
+#[derive(Clone)]
+pub struct Compositor(Arc<Shared>);
+
+struct Shared {
+    path: PathBuf,
+    domains: Mutex<BTreeMap<DomainName, Registration>>,
+    requests: tokio::sync::Mutex<Option<Packets>>,
+    connected: watch::Sender<bool>,
+}
+
+impl Compositor {
+    /// Whose control socket is, or will be, at `path`.
+    pub fn new(path: PathBuf) -> Self {
+        Compositor(Arc::new(Shared {
+            path,
+            domains: Mutex::new(BTreeMap::new()),
+            requests: tokio::sync::Mutex::new(None),
+            connected: watch::Sender::new(false),
+        }))
+    }
+
+    /// Whether it is there.
+    pub fn is_connected(&self) -> bool {
+        *self.0.connected.borrow()
+    }
+
+    /// Follows whether it is there.
+    pub fn connected(&self) -> watch::Receiver<bool> {
+        self.0.connected.subscribe()
+    }
+
+    fn domains(&self) -> std::sync::MutexGuard<'_, BTreeMap<DomainName, Registration>> {
+        self.0
+            .domains
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Introduces a domain, now or when a compositor appears.
+    pub async fn add(&self, name: &DomainName, label: Label, listener: UnixListener) {
+        let registration = Registration {
+            label,
+            listener: Arc::new(listener),
+        };
+        self.domains().insert(name.clone(), registration.clone());
+        self.introduce(name, &registration).await;
+    }
+
+    /// Disconnects a domain; its windows vanish.
+    pub async fn remove(&self, name: &DomainName) {
+        if self.domains().remove(name).is_some() {
+            self.ask(
+                name,
+                json!({"op": "remove_domain", "name": name.as_str()}),
+                &[],
+            )
+            .await;
+        }
+    }
+
+    async fn introduce(&self, name: &DomainName, registration: &Registration) {
+        let request = json!({
+            "op": "add_domain",
+            "name": name.as_str(),
+            "label": registration.label.name(),
+            "colour": registration.label.colour(),
+        });
+        self.ask(name, request, &[registration.listener.as_fd()])
+            .await;
+    }
+
+    async fn ask(&self, name: &DomainName, request: Value, fds: &[BorrowedFd<'_>]) {
+        let mut requests = self.0.requests.lock().await;
+        let Some(packets) = requests.as_mut() else {
+            tracing::warn!(domain = %name, op = %request["op"], "no compositor: no windows");
+            return;
+        };
+        match packets.ask(&request, fds).await {
+            Ok(answer) if answer["ok"] == true => {}
+            Ok(answer) => {
+                let error = answer["error"].as_str().unwrap_or("no reason given");
+                tracing::warn!(domain = %name, op = %request["op"], error, "the compositor refused");
+            }
+            Err(error) => {
+                tracing::warn!(domain = %name, op = %request["op"], %error, "the compositor");
+                *requests = None;
+            }
+        }
+    }
+
+    /// Stays connected for ever and hands on what happens to windows.
+    pub async fn follow(self, mut on_event: impl FnMut(WindowEvent)) {
+        loop {
+            match self.session(&mut on_event).await {
+                Ok(()) => tracing::info!("the compositor has gone"),
+                Err(error) if self.is_connected() => tracing::warn!(%error, "the compositor"),
+                Err(_) => {}
+            }
+            *self.0.requests.lock().await = None;
+            self.0.connected.send_replace(false);
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn session(&self, on_event: &mut impl FnMut(WindowEvent)) -> io::Result<()> {
+        let mut events = Packets::connect(&self.0.path)?;
+        let requests = Packets::connect(&self.0.path)?;
+        events.ask(&json!({"op": "subscribe"}), &[]).await?;
+        *self.0.requests.lock().await = Some(requests);
+        self.0.connected.send_replace(true);
+        tracing::info!("connected to the compositor");
+        let domains = self.domains().clone();
+        for (name, registration) in &domains {
+            self.introduce(name, registration).await;
+        }
+        while let Some(packet) = events.receive().await? {
+            match serde_json::from_slice(&packet) {
+                Ok(event) => on_event(event),
+                Err(error) => tracing::debug!(%error, "an event of the compositor"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A `SOCK_SEQPACKET` connection with JSON packets.
+struct Packets(AsyncFd<OwnedFd>);
+
+impl Packets {
+    fn connect(path: &Path) -> io::Result<Self> {
+        let socket = socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )?;
+        connect(&socket, &SocketAddrUnix::new(path)?)?;
+        // SAFETY: an OwnedFd keeps its descriptor open, and the same, for as long as it lives.
+        Ok(Packets(unsafe { AsyncFd::register(socket) }?))
+    }
+
+    async fn ask(&mut self, request: &Value, fds: &[BorrowedFd<'_>]) -> io::Result<Value> {
+        let exchange = async {
+            self.send(request.to_string().as_bytes(), fds).await?;
+            let packet = self.receive().await?;
+            let packet = packet.ok_or(io::ErrorKind::UnexpectedEof)?;
+            serde_json::from_slice(&packet).map_err(io::Error::other)
+        };
+        match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    async fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        loop {
+            let mut ready = self.0.writable().await?;
+            let sent = ready.try_io(|socket| {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut ancillary = SendAncillaryBuffer::new(&mut space);
+                if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+                    return Err(io::ErrorKind::InvalidInput.into());
+                }
+                let flags = SendFlags::NOSIGNAL;
+                Ok(sendmsg(
+                    socket.get_ref(),
+                    &[IoSlice::new(bytes)],
+                    &mut ancillary,
+                    flags,
+                )?)
+            });
+            match sent {
+                Ok(result) => return result.map(|_| ()),
+                Err(_) => continue,
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut buffer = vec![0; MAX_PACKET];
+        loop {
+            let mut ready = self.0.readable().await?;
+            let received = ready.try_io(|socket| {
+                let (count, _) = recv(socket.get_ref(), &mut buffer[..], RecvFlags::empty())?;
+                Ok(count)
+            });
+            match received {
+                Ok(Ok(0)) => return Ok(None),
+                Ok(Ok(count)) => {
+                    buffer.truncate(count);
+                    return Ok(Some(buffer));
+                }
+                Ok(Err(error)) => return Err(error),
+                Err(_) => continue,
+            }
+        }
+    }
+}
