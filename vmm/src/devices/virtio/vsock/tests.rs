@@ -148,6 +148,10 @@ impl Guest {
 
     /// Sends any bytes as a packet, and waits until the device took it. False if it did not.
     fn send_raw(&mut self, bytes: &[u8]) -> bool {
+        self.send_raw_within(bytes, WAIT)
+    }
+
+    fn send_raw_within(&mut self, bytes: &[u8], time: Duration) -> bool {
         let slot = u64::from(self.tx_sent % SIZE);
         let address = TX_BUFFERS + slot * 0x1_2000;
         self.memory
@@ -157,7 +161,7 @@ impl Guest {
         self.announce(TX, slot as u16);
         self.tx_sent = self.tx_sent.wrapping_add(1);
         self.kicks[1].write(1).unwrap();
-        let end = Instant::now() + MOMENT;
+        let end = Instant::now() + time;
         while self.tx_seen != self.tx_sent {
             self.tx_seen = self.used(TX);
             if Instant::now() > end {
@@ -251,7 +255,13 @@ impl Guest {
     fn connect_from_host(&mut self, port: u32) -> (UnixStream, Ports) {
         let mut stream = UnixStream::connect(self.folder.path().join("host")).unwrap();
         writeln!(stream, "CONNECT {port}").unwrap();
-        let request = self.receive_kind(REQUEST);
+        // What an earlier connection left behind is skipped.
+        let request = loop {
+            let packet = self.receive();
+            if packet.operation == REQUEST {
+                break packet;
+            }
+        };
         assert_eq!(request.ports.guest, port);
         assert!(request.buffer > 0);
         self.send(request.ports, RESPONSE, 0, &[]);
@@ -500,7 +510,8 @@ fn eight_mebibytes_go_to_the_host_within_our_credit() {
     drop(stream);
     let end = guest.receive();
     assert_eq!(end.operation, SHUTDOWN);
-    assert_eq!(end.flags, SHUTDOWN_SEND | SHUTDOWN_RECEIVE);
+    // It may be seen to send no more before it is seen to be gone altogether.
+    assert_ne!(end.flags & SHUTDOWN_SEND, 0);
     assert_eq!(guest.receive().operation, RESET);
     guest.assert_works();
 }
@@ -584,7 +595,8 @@ fn packets_that_cannot_be_are_reset() {
     guest.send(PORTS, RESET, 0, &[]);
     assert_eq!(guest.receive_within(MOMENT), None, "no reset for a reset");
     // Known connections: opened twice, unknown operation, data that is not there or too long.
-    let mut broken: Vec<Box<dyn Fn(&mut Guest, Ports)>> = vec![
+    type Act = Box<dyn Fn(&mut Guest, Ports)>;
+    let mut broken: Vec<Act> = vec![
         Box::new(|guest, ports| guest.send(ports, REQUEST, 0, &[])),
         Box::new(|guest, ports| guest.send(ports, RESPONSE, 0, &[])),
         Box::new(|guest, ports| guest.send(ports, 9, 0, &[])),
@@ -661,7 +673,7 @@ fn a_guest_that_takes_no_answers_is_not_listened_to() {
     let mut guest = guest();
     let mut taken = 0;
     let bytes = guest.header(PORTS, DATA, 0, 0);
-    while taken < 2000 && guest.send_raw(&bytes) {
+    while taken < 2000 && guest.send_raw_within(&bytes, Duration::from_secs(1)) {
         taken += 1;
     }
     assert!((200..400).contains(&taken), "{taken}");
