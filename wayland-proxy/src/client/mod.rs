@@ -319,7 +319,7 @@ impl Client {
         }
         self.handle_requests()?;
         self.flush()?;
-        if self.ended && self.from_client_complete() {
+        if self.ended && self.has_no_whole_request() {
             return Err(ClientError::Closed);
         }
         Ok(())
@@ -392,7 +392,7 @@ impl Client {
     }
 
     /// Whether no whole request is left to be handled.
-    fn from_client_complete(&self) -> bool {
+    fn has_no_whole_request(&self) -> bool {
         match Header::read(&self.from_client) {
             Ok(Some(header)) => self.from_client.len() < header.size_bytes,
             _ => true,

@@ -290,9 +290,9 @@ mod tests {
                     let inside = region.rects().iter()
                         .any(|r| x >= r.x0 && x < r.x1 && y >= r.y0 && y < r.y1);
                     let at = (y * stride + x * 4) as usize;
-                    for byte in at..at + 4 {
-                        let wanted = if inside { ((byte as u64 + 12) * 7 % 251) as u8 } else { 0 };
-                        prop_assert_eq!(got[byte], wanted);
+                    for (i, byte) in got[at..at + 4].iter().enumerate() {
+                        let pattern = ((at + i + 12) as u64 * 7 % 251) as u8;
+                        prop_assert_eq!(*byte, if inside { pattern } else { 0 });
                     }
                 }
             }
