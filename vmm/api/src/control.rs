@@ -1,5 +1,7 @@
 //! The control socket: one JSON object per line in each direction.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// What may be asked of a running VMM.
@@ -37,7 +39,7 @@ pub enum VmState {
 }
 
 /// The answer to one request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlReply {
     /// Whether the command was carried out.
     pub ok: bool,
@@ -53,6 +55,9 @@ pub struct ControlReply {
     /// Guest RAM (for `status`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
+    /// The GPU device's counters (for `status`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<BTreeMap<String, u64>>,
     /// What went wrong, when `ok` is false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -61,26 +66,12 @@ pub struct ControlReply {
 impl ControlReply {
     /// A command carried out.
     pub fn done(state: VmState) -> Self {
-        Self {
-            ok: true,
-            state: Some(state),
-            name: None,
-            cpus: None,
-            memory_mib: None,
-            error: None,
-        }
+        Self { ok: true, state: Some(state), ..Self::default() }
     }
 
     /// A command refused.
     pub fn refused(error: impl Into<String>) -> Self {
-        Self {
-            ok: false,
-            state: None,
-            name: None,
-            cpus: None,
-            memory_mib: None,
-            error: Some(error.into()),
-        }
+        Self { error: Some(error.into()), ..Self::default() }
     }
 }
 

@@ -155,7 +155,7 @@ mod tests {
             check_initramfs(&named(&archive)).unwrap(),
             archive.len() as u64
         );
-        for cut in [1, 5, 130, 200, 700, archive.len() - 200] {
+        for cut in [5, 130, 200, 700, archive.len() - 200] {
             let part = &archive[..archive.len() - cut];
             assert!(check_initramfs(&named(part)).is_err(), "{cut}");
         }

@@ -5,12 +5,12 @@ pub mod files;
 pub mod images;
 
 use std::fs::File;
-use std::path::PathBuf;
 
 use bulkhead_vmm_api::{ConsoleConfig, DiskConfig, GpuConfig, GuestConnections, Source, VmConfig};
 
 use crate::devices::virtio::blk::Disk;
 use crate::devices::virtio::console::{Endpoint, terminal::RawMode};
+use crate::devices::virtio::vsock::GuestTarget;
 use files::{FileError, Inherited, ListeningSocket, Named};
 
 /// Most processors of a guest.
@@ -74,16 +74,7 @@ pub struct Vsock {
     /// Where the host connects to reach the guest.
     pub host: ListeningSocket,
     /// Where connections of the guest go.
-    pub guest: Option<VsockGuest>,
-}
-
-/// Where connections of the guest go.
-#[derive(Debug)]
-pub enum VsockGuest {
-    /// The socket `PREFIX_PORT`.
-    PathPrefix(PathBuf),
-    /// A packet socket that takes one end of each connection.
-    Socket(std::os::fd::OwnedFd),
+    pub guest: GuestTarget,
 }
 
 /// A configuration whose files are open and checked.
@@ -174,11 +165,11 @@ pub fn prepare(config: VmConfig) -> Result<Prepared, ConfigError> {
             }
             let host = inherited.listen("vsock socket", &vsock.host_socket)?;
             let guest = match vsock.guest_connections {
-                Some(GuestConnections::PathPrefix(prefix)) => Some(VsockGuest::PathPrefix(prefix)),
+                Some(GuestConnections::PathPrefix(prefix)) => GuestTarget::PathPrefix(prefix),
                 Some(GuestConnections::Fd(fd)) => {
-                    Some(VsockGuest::Socket(inherited.take("guest connections", fd)?))
+                    GuestTarget::Socket(inherited.take("guest connections", fd)?)
                 }
-                None => None,
+                None => GuestTarget::Refused,
             };
             Some(Vsock {
                 cid: vsock.cid,

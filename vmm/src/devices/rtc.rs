@@ -67,7 +67,7 @@ fn register_at(index: u8, unix_seconds: u64) -> u8 {
         _ => return 0,
     };
     let value = value.clamp(0, 99) as u8;
-    (value / 10) << 4 | value % 10
+    ((value / 10) << 4) | (value % 10)
 }
 
 #[cfg(test)]

@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_short_object_is_refused() {
-        let window = HostVisibleWindow::new(256 * PAGE_SIZE).unwrap();
+        let window = HostVisibleWindow::new(512 * PAGE_SIZE).unwrap();
         let file = file(100);
         window.map_fd(0, file.as_fd(), 0, 4096, true).unwrap();
         assert!(matches!(

@@ -95,7 +95,8 @@ impl Msix {
         if !is_aligned(offset, data.len()) {
             return;
         }
-        for (chunk, at) in data.chunks_mut(4).zip((offset..).step_by(4)) {
+        for (index, chunk) in data.chunks_mut(4).enumerate() {
+            let at = offset.wrapping_add(4 * index as u64);
             let value = match self.vectors.get((at / ENTRY_SIZE) as usize) {
                 Some(vector) => match at % ENTRY_SIZE {
                     0 => vector.message.address_low,
@@ -114,7 +115,8 @@ impl Msix {
         if !is_aligned(offset, untrusted_data.len()) {
             return;
         }
-        for (chunk, at) in untrusted_data.chunks(4).zip((offset..).step_by(4)) {
+        for (nth, chunk) in untrusted_data.chunks(4).enumerate() {
+            let at = offset.wrapping_add(4 * nth as u64);
             let index = (at / ENTRY_SIZE) as usize;
             let (Some(vector), Ok(bytes)) = (self.vectors.get_mut(index), chunk.try_into()) else {
                 return;
@@ -136,7 +138,8 @@ impl Msix {
 
     /// Reads the pending bit array.
     pub fn read_pending(&self, offset: u64, data: &mut [u8]) {
-        for (byte, at) in data.iter_mut().zip(offset..) {
+        for (index, byte) in data.iter_mut().enumerate() {
+            let at = offset.saturating_add(index as u64);
             *byte = (0..8).fold(0, |bits, bit| {
                 let vector = usize::try_from(at.saturating_mul(8).saturating_add(bit));
                 let pending = vector.is_ok_and(|vector| self.is_pending(vector));

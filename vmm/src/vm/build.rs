@@ -8,7 +8,7 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::devices::{self, ConsoleGuard, Placer};
+use super::devices::{self, Placer};
 use super::{Vm, VmError};
 use crate::arch::{acpi, cpuid, layout, pvh, registers};
 use crate::bus::{Bus, BusDevice};
@@ -57,26 +57,26 @@ pub fn build(mut prepared: Prepared) -> Result<Vm, VmError> {
         exit.clone(),
     );
     let control = prepared.control.take();
-    let terminal = prepared.console.as_mut().map(|console| ConsoleGuard {
-        _terminal: console.terminal.take(),
-        _socket: console.socket.take(),
-    });
+    let terminal = prepared
+        .console
+        .as_mut()
+        .and_then(|console| console.terminal.take());
     let (name, cpus) = (prepared.name.clone(), prepared.cpus);
-    devices::add_all(&mut placer, prepared)?;
-    let (bus, functions, windows, high_window) = placer.finish(&mut buses.memory)?;
+    let gpu_stats = devices::add_all(&mut placer, prepared)?;
+    let placed = placer.finish(&mut buses.memory)?;
     let pci_layout = |error: crate::bus::RangeTaken| VmError::Layout(error.to_string());
-    let ecam = Arc::new(Mutex::new(Ecam(bus.clone())));
+    let ecam = Arc::new(Mutex::new(Ecam(placed.bus.clone())));
     buses
         .memory
         .insert(layout::ECAM, layout::ECAM_LEN, ecam)
         .map_err(pci_layout)?;
-    let ports = Arc::new(Mutex::new(ConfigPorts::new(bus)));
+    let ports = Arc::new(Mutex::new(ConfigPorts::new(placed.bus)));
     buses
         .ports
         .insert(u64::from(layout::PORT_PCI), 8, ports)
         .map_err(pci_layout)?;
 
-    let rsdp = acpi::write_tables(&memory, cpus, high_window)
+    let rsdp = acpi::write_tables(&memory, cpus, placed.high_window)
         .map_err(|error| VmError::Layout(error.to_string()))?;
     pvh::write_start_info(&memory, &kernel.cmdline, kernel.initramfs, rsdp).map_err(|source| {
         VmError::Load {
@@ -90,13 +90,15 @@ pub fn build(mut prepared: Prepared) -> Result<Vm, VmError> {
         cpus,
         vcpus,
         buses: Arc::new(buses),
-        functions,
+        functions: placed.functions,
         pm1,
+        gpu_stats,
         exit,
         control,
-        _console: terminal,
+        _terminal: terminal,
+        _sockets: placed.sockets,
         memory,
-        _windows: windows,
+        _windows: placed.windows,
     })
 }
 
@@ -218,17 +220,15 @@ fn add_legacy_devices(
     let pm1 = Arc::new(Mutex::new(Pm1::new(Box::new(vm.clone()), exit.clone())));
     let reset = Arc::new(Mutex::new(ResetPort::new(exit.clone())));
     let rtc = Arc::new(Mutex::new(Rtc::default()));
-    let devices: [(u16, u64, Arc<Mutex<dyn BusDevice>>); 4] = [
-        (layout::PORT_SERIAL, serial::LENGTH, serial),
-        (layout::PORT_PM1, PM1_LENGTH, pm1.clone()),
-        (layout::PORT_I8042, ResetPort::LENGTH, reset),
-        (layout::PORT_CMOS, Rtc::LENGTH, rtc),
-    ];
-    for (port, length, device) in devices {
+    let mut insert = |port: u16, length, device: Arc<Mutex<dyn BusDevice>>| {
         ports
             .insert(u64::from(port), length, device)
-            .map_err(|error| VmError::Layout(error.to_string()))?;
-    }
+            .map_err(|error| VmError::Layout(error.to_string()))
+    };
+    insert(layout::PORT_SERIAL, serial::LENGTH, serial)?;
+    insert(layout::PORT_PM1, PM1_LENGTH, pm1.clone())?;
+    insert(layout::PORT_I8042, ResetPort::LENGTH, reset)?;
+    insert(layout::PORT_CMOS, Rtc::LENGTH, rtc)?;
     Ok(pm1)
 }
 

@@ -14,32 +14,40 @@ use crate::bus::Bus;
 use crate::config::Prepared;
 use crate::config::files::SocketPath;
 use crate::devices::virtio::blk::Blk;
-use crate::devices::virtio::console::{Console, terminal::RawMode};
+use crate::devices::virtio::console::Console;
 use crate::devices::virtio::device::{DeviceFault, VirtioDevice};
+use crate::devices::virtio::gpu::{Gpu, Stats};
 use crate::devices::virtio::rng::Rng;
 use crate::devices::virtio::transport::{BAR_SIZE, Placement, VirtioPci};
+use crate::devices::virtio::vsock::Vsock;
 use crate::exit::{ExitReason, ExitSignal};
 use crate::irq::IrqRouter;
 use crate::memory::host_window::HostVisibleWindow;
 use crate::memory::{self, GuestMemory};
 use crate::pci::root::{HostBridge, PciBus};
 
-/// What the console leaves behind on the host until the VM ends.
-pub struct ConsoleGuard {
-    pub(super) _terminal: Option<RawMode>,
-    pub(super) _socket: Option<SocketPath>,
-}
-
-/// Adds every device of the configuration.
-pub fn add_all(placer: &mut Placer, prepared: Prepared) -> Result<(), VmError> {
+/// Adds every device of the configuration. Returns the counters of the GPU.
+pub fn add_all(placer: &mut Placer, prepared: Prepared) -> Result<Option<Arc<Stats>>, VmError> {
     for (id, disk) in prepared.disks {
         placer.add(&format!("disk {id}"), Box::new(Blk::new(disk)))?;
     }
     if let Some(console) = prepared.console {
         placer.add("console", Box::new(Console::new(console.endpoint)))?;
+        placer.keep_socket(console.socket);
     }
     placer.add("rng", Box::new(Rng::default()))?;
-    Ok(())
+    if let Some(vsock) = prepared.vsock {
+        let device = Vsock::new(vsock.cid, vsock.host.listener, vsock.guest);
+        placer.add("vsock", Box::new(device))?;
+        placer.keep_socket(vsock.host.path);
+    }
+    let mut gpu_stats = None;
+    if let Some(gpu) = &prepared.gpu {
+        let device = Gpu::new(gpu);
+        gpu_stats = Some(device.stats());
+        placer.add("gpu", Box::new(device))?;
+    }
+    Ok(gpu_stats)
 }
 
 /// Gives devices their slots, addresses and interrupts.
@@ -51,19 +59,26 @@ pub struct Placer {
     bus: PciBus,
     functions: Vec<(u64, Arc<Mutex<VirtioPci>>)>,
     windows: Vec<Arc<HostVisibleWindow>>,
+    sockets: Vec<SocketPath>,
     next_bar: u64,
     high_start: u64,
     next_high: u64,
     high_limit: u64,
 }
 
-/// The bus, its virtio functions, the windows, and the range of addresses of the windows.
-pub type Placed = (
-    Arc<PciBus>,
-    Vec<Arc<Mutex<VirtioPci>>>,
-    Vec<Arc<HostVisibleWindow>>,
-    Option<HighWindow>,
-);
+/// What a placed set of devices consists of.
+pub struct Placed {
+    /// The bus.
+    pub bus: Arc<PciBus>,
+    /// Its virtio functions.
+    pub functions: Vec<Arc<Mutex<VirtioPci>>>,
+    /// Windows, to be kept for as long as the VM.
+    pub windows: Vec<Arc<HostVisibleWindow>>,
+    /// Sockets to remove in the end.
+    pub sockets: Vec<SocketPath>,
+    /// The range of addresses of the windows.
+    pub high_window: Option<HighWindow>,
+}
 
 impl Placer {
     /// An empty bus.
@@ -88,6 +103,7 @@ impl Placer {
             bus,
             functions: Vec::new(),
             windows: Vec::new(),
+            sockets: Vec::new(),
             next_bar: layout::PCI_MEMORY,
             high_start,
             next_high: high_start,
@@ -147,6 +163,11 @@ impl Placer {
         Ok(())
     }
 
+    /// Removes the socket when the VM ends.
+    fn keep_socket(&mut self, socket: Option<SocketPath>) {
+        self.sockets.extend(socket);
+    }
+
     /// Reserves a window and places it above all RAM, aligned to its size.
     fn add_window(&mut self, length: u64) -> Result<(u64, Arc<HostVisibleWindow>), VmError> {
         let window =
@@ -182,6 +203,12 @@ impl Placer {
             start: self.high_start,
             length: self.next_high - self.high_start,
         });
-        Ok((Arc::new(self.bus), functions, self.windows, high_window))
+        Ok(Placed {
+            bus: Arc::new(self.bus),
+            functions,
+            windows: self.windows,
+            sockets: self.sockets,
+            high_window,
+        })
     }
 }

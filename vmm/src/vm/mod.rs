@@ -10,9 +10,11 @@ use bulkhead_vmm_api::VmConfig;
 use kvm_ioctls::VcpuFd;
 
 use crate::arch::pvh::LoadError;
-use crate::config::files::ListeningSocket;
+use crate::config::files::{ListeningSocket, SocketPath};
 use crate::config::{self, ConfigError};
 use crate::devices::power::Pm1;
+use crate::devices::virtio::console::terminal::RawMode;
+use crate::devices::virtio::gpu::Stats;
 use crate::devices::virtio::transport::{TransportError, VirtioPci};
 use crate::exit::{ExitReason, ExitSignal};
 use crate::memory::GuestMemory;
@@ -116,7 +118,9 @@ pub struct Vm {
     pm1: Arc<Mutex<Pm1>>,
     exit: ExitSignal,
     control: Option<ListeningSocket>,
-    _console: Option<devices::ConsoleGuard>,
+    gpu_stats: Option<Arc<Stats>>,
+    _terminal: Option<RawMode>,
+    _sockets: Vec<SocketPath>,
     memory: GuestMemory,
     _windows: Vec<Arc<HostVisibleWindow>>,
 }

@@ -125,6 +125,13 @@ impl Vm {
                 reply.cpus = Some(self.cpus);
                 reply.memory_mib =
                     u32::try_from(crate::memory::total_bytes(&self.memory) >> 20).ok();
+                reply.gpu = self.gpu_stats.as_ref().map(|stats| {
+                    stats
+                        .values()
+                        .into_iter()
+                        .map(|(name, value)| (name.to_owned(), value))
+                        .collect()
+                });
                 return reply;
             }
             ControlCommand::Pause => {

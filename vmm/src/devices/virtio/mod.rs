@@ -9,4 +9,8 @@ pub mod poller;
 pub mod queue;
 pub mod rng;
 pub mod transport;
+pub mod vsock;
 pub mod worker;
+
+#[cfg(test)]
+mod transport_tests;
