@@ -26,4 +26,4 @@ pub mod server;
 pub mod shell;
 pub mod state;
 
-pub use server::{BackendKind, Options, Server, StartError};
+pub use server::{BackendKind, Options, Server, StartError, Stopper};

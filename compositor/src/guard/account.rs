@@ -58,18 +58,6 @@ impl Accounts {
     pub(crate) fn domain_of_surface(&self, id: &ObjectId) -> Option<DomainId> {
         self.surfaces.get(id).map(|record| record.domain)
     }
-
-    /// How many objects are counted; all zero when every client is gone.
-    #[cfg(test)]
-    pub(crate) fn totals(&self) -> [usize; 5] {
-        [
-            self.surfaces.len(),
-            self.pools.len(),
-            self.buffers.len(),
-            self.regions.len(),
-            self.clients.len(),
-        ]
-    }
 }
 
 /// The domain that a client came from.

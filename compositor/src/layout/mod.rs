@@ -364,8 +364,8 @@ impl Layout {
         let leftmost_x = keep.saturating_sub(outer.w);
         let rightmost_x = area.w.saturating_sub(keep).max(leftmost_x);
         let x = outer.x.clamp(leftmost_x, rightmost_x);
-        window.client.x = window.client.x.saturating_add(x.saturating_sub(outer.x));
-        window.client.y = window.client.y.saturating_add(y.saturating_sub(outer.y));
+        window.client.x = x.saturating_add(BORDER_PX);
+        window.client.y = y.saturating_add(BORDER_PX + TITLE_PX);
     }
 
     /// What must hold after every operation. Answers what does not.

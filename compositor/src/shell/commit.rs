@@ -93,6 +93,10 @@ impl State {
             return;
         };
         let toplevel = window.toplevel.clone();
+        if has_buffer(surface) && !toplevel.ensure_configured() {
+            // The client drew before it was told how; smithay has told it that this is an error.
+            return;
+        }
         if !toplevel.is_initial_configure_sent() {
             self.send_first_configure(id);
             return;

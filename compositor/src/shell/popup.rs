@@ -227,6 +227,9 @@ impl State {
         else {
             return;
         };
+        if has_buffer(surface) && !popup.surface.ensure_configured() {
+            return;
+        }
         if !popup.surface.is_initial_configure_sent() {
             // The parent may have gone in between; then the client is told by popup_done.
             if let Err(error) = popup.surface.send_configure() {

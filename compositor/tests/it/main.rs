@@ -1,0 +1,16 @@
+//! The real compositor, drawing in memory, and real Wayland clients: one test for each promise.
+
+mod clients;
+mod fixture;
+
+mod borders;
+mod control;
+mod drags;
+mod fuzz;
+mod globals;
+mod hostile;
+mod input;
+mod popups;
+mod quotas;
+mod selections;
+mod windows;

@@ -1,0 +1,142 @@
+//! Windows appear, change, get the focus, and go away.
+
+use std::time::Duration;
+
+use serde_json::json;
+use wayland_client::Proxy;
+
+use crate::{clients::Client, fixture::Desk};
+
+const BLUE: u32 = 0xff00_00ff;
+
+#[test]
+fn the_keyboard_comes_with_the_first_buffer_not_before() {
+    let desk = Desk::two();
+    let mut client = Client::connect(&desk, "work");
+    let window = client.bare_window();
+    assert!(client.sync());
+    assert!(!client.told.has("keyboard enter"));
+    client.show(&window.surface, 100, 100, BLUE);
+    client.until("the keyboard", |t| t.has("keyboard enter"));
+    assert!(client.told.has("repeat 25 600"));
+    assert!(client.told.keymap > 1000);
+}
+
+#[test]
+fn a_window_that_attaches_nothing_vanishes_and_can_come_back() {
+    let desk = Desk::two();
+    let mut client = Client::connect(&desk, "work");
+    let window = client.window(100, 100, BLUE);
+    window.surface.attach(None, 0, 0);
+    window.surface.commit();
+    assert!(client.sync());
+    assert!(desk.window_of("work").is_none());
+    let key = window.xdg.id().protocol_id();
+    let before = client.told.configured[&key];
+    window.surface.commit();
+    client.until("a new first configure", |t| t.configured[&key] > before);
+    client.show(&window.surface, 50, 60, BLUE);
+    assert!(client.sync());
+    assert_eq!(desk.window_of("work").unwrap().w, 50);
+}
+
+#[test]
+fn a_killed_client_takes_only_its_own_windows_along() {
+    let desk = Desk::two();
+    let mut stays = Client::connect(&desk, "personal");
+    stays.window(100, 100, BLUE);
+    {
+        let mut goes = Client::connect(&desk, "work");
+        goes.window(100, 100, BLUE);
+        assert_eq!(desk.windows().len(), 2);
+    }
+    desk.wait("the window is gone", || {
+        desk.window_of("work").is_none().then_some(())
+    });
+    assert!(stays.sync());
+    stays.until("the keyboard is back", |t| {
+        t.log.iter().filter(|l| *l == "keyboard enter").count() >= 2
+    });
+    desk.wait("all counted as gone", || {
+        let s = desk.stats("work");
+        (s["clients"] == 0
+            && s["surfaces"] == 0
+            && s["buffers"] == 0
+            && s["pools"] == 0
+            && s["bytes"] == 0
+            && s["callbacks"] == 0)
+            .then_some(())
+    });
+}
+
+#[test]
+fn an_idle_desktop_draws_nothing() {
+    let desk = Desk::two();
+    let mut client = Client::connect(&desk, "work");
+    let window = client.window(100, 100, BLUE);
+    desk.test(json!({"op": "settle", "quiet_ms": 100, "timeout_ms": 5000}));
+    let pictures = || {
+        desk.test(json!({"op": "stats"}))["pictures"]
+            .as_u64()
+            .unwrap()
+    };
+    let before = pictures();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(pictures(), before);
+    // A commit that changes nothing is answered, and nothing is drawn for it.
+    window.surface.frame(&client.qh, ());
+    window.surface.commit();
+    client.until("the frame callback", |t| t.frames == 1);
+    assert_eq!(pictures(), before);
+    // A client that draws as fast as it is told to draws 60 times a second.
+    let began = std::time::Instant::now();
+    for i in 0..12u32 {
+        window.surface.frame(&client.qh, ());
+        client.show(&window.surface, 100, 100, 0xff00_0000 | (i * 20));
+        client.until("the frame callback", move |t| t.frames == 2 + i as usize);
+    }
+    assert!(
+        began.elapsed() > Duration::from_millis(150),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(pictures() >= before + 11);
+}
+
+#[test]
+fn activation_tokens_raise_nothing() {
+    // The protocol is there, and a guest cannot raise itself with it: the window that was
+    // mapped last keeps the focus whatever the other one says.
+    let desk = Desk::two();
+    let mut first = Client::connect(&desk, "work");
+    first.window(100, 100, BLUE);
+    let mut second = Client::connect(&desk, "personal");
+    second.window(100, 100, BLUE);
+    use wayland_protocols::xdg::activation::v1::client::{
+        xdg_activation_token_v1, xdg_activation_v1,
+    };
+    assert!(
+        first
+            .globals
+            .iter()
+            .any(|(name, _)| name == "xdg_activation_v1")
+    );
+    let _ = (
+        xdg_activation_v1::REQ_ACTIVATE_SINCE,
+        xdg_activation_token_v1::REQ_COMMIT_SINCE,
+    );
+    assert_eq!(desk.window_of("personal").unwrap().all["focused"], true);
+}
+
+#[test]
+fn a_client_that_is_never_answered_for_its_geometry_is_cut_to_the_desktop() {
+    let desk = Desk::two();
+    let mut client = Client::connect(&desk, "work");
+    let window = client.bare_window();
+    client.show(&window.surface, 2000, 1500, BLUE);
+    assert!(client.sync());
+    let key = window.toplevel.id().protocol_id();
+    client.until("a smaller size", |t| {
+        t.configures.get(&key) == Some(&(792, 568))
+    });
+}
