@@ -160,6 +160,7 @@ impl Builder {
             suite: &recipe.suite,
             packages: recipe.packages.iter().map(String::as_str).collect(),
             exclude: &recipe.exclude,
+            pick: &recipe.pick,
         };
         let mut inputs = spec.inputs();
         inputs.text("description", &recipe.description);
@@ -243,6 +244,7 @@ impl Builder {
             suite: &recipe.suite,
             packages,
             exclude: &recipe.exclude,
+            pick: &[],
         };
         let stamp = Stamp::new(
             &self.layout.stamps(),
@@ -283,7 +285,7 @@ impl Builder {
         folder: &Path,
     ) -> Result<PathBuf, Error> {
         let output = folder.join(format!("{name}.erofs"));
-        let mut inputs = Inputs::new("pack", 1);
+        let mut inputs = Inputs::new("pack", 2);
         for (place, source) in files {
             inputs.text("place", place).file(source)?;
         }
@@ -300,7 +302,9 @@ impl Builder {
                 if let Some(parent) = place.parent() {
                     fs::create_dir_all(parent).map_err(io("creating", parent))?;
                 }
-                if fs::hard_link(source, &place).is_err() {
+                if name == "programs" {
+                    strip(source, &place)?;
+                } else if fs::hard_link(source, &place).is_err() {
                     fs::copy(source, &place).map_err(io("copying", source))?;
                 }
             }

@@ -151,7 +151,7 @@ impl<'a> Programs<'a> {
     }
 
     fn cargo_build(&self, packages: &[&String], bins: &[&str], target: &str) -> Result<(), Error> {
-        let mut command = cargo()?;
+        let mut command = cargo("BULKHEAD_CARGO")?;
         command
             .current_dir(self.layout.workspace())
             .arg("build")
@@ -214,9 +214,10 @@ pub fn strip(from: &Path, to: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Cargo: the wrapper named by `BULKHEAD_CARGO`, the one that runs us, or the one in PATH.
-fn cargo() -> Result<Command, Error> {
-    match std::env::var_os("BULKHEAD_CARGO").or_else(|| std::env::var_os("CARGO")) {
+/// Cargo: the wrapper named by `variable`, the one that runs us, or the one in PATH. Only builds
+/// go through a wrapper: it may make us wait for others.
+fn cargo(variable: &str) -> Result<Command, Error> {
+    match std::env::var_os(variable).or_else(|| std::env::var_os("CARGO")) {
         Some(cargo) => Ok(Command::new(cargo)),
         None => program("cargo", "cargo"),
     }

@@ -22,6 +22,19 @@ pub struct TemplateRecipe {
     /// Paths below `/` that are left out, as patterns for dpkg.
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// Single files of packages that are not installed themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pick: Vec<Pick>,
+}
+
+/// Files taken out of a package without what the package depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Pick {
+    /// The package.
+    pub package: String,
+    /// Paths in it; `*` stands for any characters.
+    pub files: Vec<String>,
 }
 
 /// The guests' initramfs.
@@ -118,6 +131,10 @@ pub fn template(folder: &Path, name: &str) -> Result<(PathBuf, TemplateRecipe), 
     let file = folder.join(format!("{name}.toml"));
     let recipe: TemplateRecipe = read(&file)?;
     check_packages(&file, &recipe.packages)?;
+    for pick in &recipe.pick {
+        check_packages(&file, std::slice::from_ref(&pick.package))?;
+        check_files(&file, &pick.files)?;
+    }
     Ok((file, recipe))
 }
 
@@ -134,6 +151,24 @@ pub fn check_packages(file: &Path, packages: &[String]) -> Result<(), Error> {
         Some(name) => Err(Error::Recipe {
             file: file.to_path_buf(),
             message: format!("`{name}` is not the name of a Debian package"),
+        }),
+    }
+}
+
+/// Picked files go through a shell's loop, a line each.
+fn check_files(file: &Path, files: &[String]) -> Result<(), Error> {
+    let valid = |path: &String| {
+        path.starts_with('/')
+            && !path.contains("..")
+            && path
+                .chars()
+                .all(|letter| letter.is_ascii_alphanumeric() || "/+-._*".contains(letter))
+    };
+    match files.iter().find(|path| !valid(path)) {
+        None => Ok(()),
+        Some(path) => Err(Error::Recipe {
+            file: file.to_path_buf(),
+            message: format!("`{path}` is not an absolute path that can be picked"),
         }),
     }
 }
@@ -158,6 +193,15 @@ mod tests {
         assert!(names("libstdc++6").is_ok());
         for bad in ["", "-x", "a b", "a,b", "a;rm", "A", "/etc/x"] {
             assert!(names(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn odd_files_are_refused() {
+        let files = |path: &str| check_files(Path::new("x"), &[path.to_owned()]);
+        assert!(files("/usr/share/weston/*.png").is_ok());
+        for bad in ["", "usr/bin/x", "/../x", "/a b", "/$(x)", "/a\n/b"] {
+            assert!(files(bad).is_err(), "{bad}");
         }
     }
 

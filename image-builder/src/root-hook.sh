@@ -4,6 +4,22 @@
 set -eu
 root=$1
 
+# Single files of packages that would bring too much with them.
+if [ -s "$BULKHEAD_PICKS" ]; then
+    picked=$(mktemp -d)
+    cut -d ' ' -f 1 "$BULKHEAD_PICKS" | sort -u | while read -r package; do
+        (cd "$picked" && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -q download "$package")
+        mv "$picked/$package"_*.deb "$picked/$package.deb"
+        mkdir "$picked/$package"
+        dpkg-deb -x "$picked/$package.deb" "$picked/$package"
+    done
+    while read -r package pattern; do
+        (cd "$picked/$package" && find . -path "$pattern" ! -type d -exec cp -a --parents {} "$root" \; \
+            -printf x | grep -q x) || { echo "$package has no file $pattern" >&2; exit 1; }
+    done < "$BULKHEAD_PICKS"
+    rm -r "$picked"
+fi
+
 # What a build leaves behind.
 rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/var/cache/debconf/*-old \
     "$root"/var/lib/dpkg/*-old "$root"/var/lib/dpkg/lock* "$root"/var/cache/ldconfig/aux-cache \

@@ -8,6 +8,7 @@ use crate::{
     apt::Mirror,
     command::{find_program, program, run},
     error::{Error, io},
+    recipe::Pick,
     stamp::Inputs,
 };
 
@@ -28,6 +29,8 @@ pub struct RootSpec<'a> {
     pub packages: Vec<&'a str>,
     /// Patterns for dpkg's path-exclude.
     pub exclude: &'a [String],
+    /// Files of other packages.
+    pub pick: &'a [Pick],
 }
 
 impl RootSpec<'_> {
@@ -40,8 +43,21 @@ impl RootSpec<'_> {
             .text("packages", &self.packages.join(","))
             .text("exclude", &self.exclude.join(","))
             .text("epoch", &SOURCE_DATE_EPOCH.to_string())
+            .text("pick", &self.picks())
             .text("hook", HOOK);
         inputs
+    }
+
+    /// A line for each file to pick: package and path.
+    fn picks(&self) -> String {
+        self.pick
+            .iter()
+            .flat_map(|pick| {
+                pick.files
+                    .iter()
+                    .map(move |file| format!("{} .{file}\n", pick.package))
+            })
+            .collect()
     }
 }
 
@@ -67,12 +83,15 @@ pub fn build(spec: &RootSpec<'_>, mirror: &Mirror, output: &Path) -> Result<(), 
     let hook = work.path().join("hook.sh");
     fs::write(&hook, HOOK).map_err(io("writing", &hook))?;
     fs::set_permissions(&hook, writable).map_err(io("opening", &hook))?;
+    let picks = work.path().join("picks");
+    fs::write(&picks, spec.picks()).map_err(io("writing", &picks))?;
     let made = work.path().join("root.erofs");
 
     let mut command = program("mmdebstrap", "mmdebstrap")?;
     command
         .env("SOURCE_DATE_EPOCH", SOURCE_DATE_EPOCH.to_string())
         .env("BULKHEAD_ROOT_OUTPUT", &made)
+        .env("BULKHEAD_PICKS", &picks)
         .env("LC_ALL", "C.UTF-8")
         .arg(if is_root {
             "--mode=root"

@@ -53,10 +53,12 @@ fn step<E: Into<std::io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> B
 /// Prepares the machine and returns the port that commands come from.
 pub fn prepare() -> Result<PathBuf, BootError> {
     mount_early()?;
-    load_modules();
+    let late = load_modules();
     switch_root()?;
     mount_images()?;
     prepare_user()?;
+    let _ = late.join();
+    open_devices();
     loopback_up();
     find_port()
 }
@@ -111,20 +113,48 @@ fn mount_early() -> Result<(), BootError> {
     mount_at("tmpfs", "/run", "tmpfs", MountFlags::NOSUID, "mode=0755")
 }
 
-/// Loads what the list names. A module that does not load is no error here: the list has those of
-/// both processor makers, and what is really needed is missed at the next step, by name.
-fn load_modules() {
+/// Modules that nothing waits for on the way to the root.
+const LATE_MODULES: &[&str] = &["kvm", "irqbypass", "ccp", "tun", "vsock", "button"];
+
+/// Loads what the list names, and returns the thread that loads the slow ones: they take half of
+/// an emulated machine's boot, and there are two processors. A module that does not load is no
+/// error here: what is really needed is missed at the next step, by name.
+fn load_modules() -> std::thread::JoinHandle<()> {
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let list = fs::read_to_string("/etc/bulkhead/modules").unwrap_or_default();
+    let mut late = Vec::new();
     for path in list.lines() {
+        let name = path
+            .rsplit('/')
+            .next()
+            .unwrap_or(path)
+            .trim_end_matches(".ko");
+        // Each maker's module is a second of work and of no use on the other's processors.
+        if (name == "kvm-amd" && !processor.contains(" svm"))
+            || (name == "kvm-intel" && !processor.contains(" vmx"))
+        {
+            continue;
+        }
         let Ok(module) = fs::read(path) else {
-            eprintln!("bulkhead-host-init: cannot read {path}");
+            note(&format!("cannot read {path}"));
             continue;
         };
-        if let Err(error) = rustix::system::init_module(&module, c"")
-            && !path.contains("/kvm-")
-        {
-            eprintln!("bulkhead-host-init: {path}: {error}");
+        if LATE_MODULES.iter().any(|late| name.starts_with(late)) {
+            late.push((path.to_owned(), module));
+        } else {
+            load(path, &module);
         }
+    }
+    std::thread::spawn(move || {
+        for (path, module) in late {
+            load(&path, &module);
+        }
+    })
+}
+
+fn load(path: &str, module: &[u8]) {
+    if let Err(error) = rustix::system::init_module(module, c"") {
+        note(&format!("{path}: {error}"));
     }
 }
 
@@ -242,6 +272,22 @@ fn prepare_user() -> Result<(), BootError> {
     // A crash is a result, not a file in the current folder.
     let _ = fs::write("/proc/sys/kernel/core_pattern", "|/bin/false");
     Ok(())
+}
+
+/// Gives the user the devices that udev would give on a desktop.
+fn open_devices() {
+    let group = kvm_group();
+    for device in [
+        "/dev/kvm",
+        "/dev/udmabuf",
+        "/dev/vhost-vsock",
+        "/dev/net/tun",
+    ] {
+        if Path::new(device).exists() {
+            let _ = chown(device, Some(0), group);
+            let _ = fs::set_permissions(device, fs::Permissions::from_mode(0o660));
+        }
+    }
 }
 
 /// The group that may open /dev/kvm.
