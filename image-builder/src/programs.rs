@@ -67,7 +67,7 @@ impl<'a> Programs<'a> {
     /// Asks cargo which programs exist. With `build` off, those built earlier are used.
     pub fn open(layout: &'a Layout, profile: Profile, build: bool) -> Result<Self, Error> {
         let output = run(
-            cargo()?.current_dir(layout.workspace()).args([
+            cargo("CARGO")?.current_dir(layout.workspace()).args([
                 "metadata",
                 "--no-deps",
                 "--offline",
