@@ -157,6 +157,7 @@ impl Prepared {
                     self.give_up();
                 }
             }
+            libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as i32);
             libc::umask(0o022);
             if libc::chdir(self.cwd.as_ptr()) != 0 {
                 libc::chdir(c"/".as_ptr());

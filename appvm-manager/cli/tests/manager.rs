@@ -1,223 +1,16 @@
 //! The command line, the daemon and the agent together, on a private session bus. Only the
 //! virtual machine is missing: see `daemon/examples/vmm-without-vm.rs`.
 
+mod support;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Builds what these tests start; Cargo only builds this crate's own program for them.
-fn programs() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let status = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "bulkhead-agent",
-                "--package",
-                "bulkheadd",
-            ])
-            .args(["--bins", "--example", "vmm-without-vm"])
-            .status()
-            .unwrap();
-        assert!(status.success());
-        Path::new(env!("CARGO_BIN_EXE_bulkhead"))
-            .parent()
-            .unwrap()
-            .to_owned()
-    })
-}
-
-struct Machine {
-    folder: tempfile::TempDir,
-    bus: Child,
-    address: String,
-    daemon: Option<Child>,
-}
-
-impl Machine {
-    /// A bus, images and a daemon.
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut bus = Command::new("dbus-daemon")
-            .args(["--session", "--nofork", "--nopidfile", "--print-address"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut address = String::new();
-        BufReader::new(bus.stdout.take().unwrap())
-            .read_line(&mut address)
-            .unwrap();
-        for path in ["images/guest", "images/templates/apps", "run"] {
-            fs::create_dir_all(folder.path().join(path)).unwrap();
-        }
-        let images = folder.path().join("images");
-        fs::write(images.join("guest/vmlinux"), b"\x7fELF kernel").unwrap();
-        fs::write(images.join("guest/initramfs.cpio"), b"070701").unwrap();
-        let mut root = vec![0; 8192];
-        root[1024..1028].copy_from_slice(&0xe0f5_e1e2u32.to_le_bytes());
-        root[1036] = 12;
-        root[1060] = 2;
-        fs::write(images.join("templates/apps/root.erofs"), root).unwrap();
-        let address = address.trim().to_owned();
-        let mut machine = Machine {
-            folder,
-            bus,
-            address,
-            daemon: None,
-        };
-        machine.start_daemon(&[]);
-        machine
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.folder.path().join(path)
-    }
-
-    fn environment(&self, command: &mut Command) {
-        command
-            .env("DBUS_SESSION_BUS_ADDRESS", &self.address)
-            .env("HOME", self.path("home"))
-            .env("XDG_RUNTIME_DIR", self.path("run"))
-            .env("XDG_CONFIG_HOME", self.path("config"))
-            .env("XDG_DATA_HOME", self.path("data"))
-            .env("XDG_STATE_HOME", self.path("state"))
-            .env("TMPDIR", self.folder.path())
-            .env("BULKHEAD_TEST_AGENT", programs().join("bulkhead-agent"))
-            .env("BULKHEAD_TEST_VARIABLE", "inherited");
-    }
-
-    fn start_daemon(&mut self, arguments: &[&str]) {
-        fs::create_dir_all(self.path("home")).unwrap();
-        let log = fs::File::options()
-            .append(true)
-            .create(true)
-            .open(self.path("daemon.log"))
-            .unwrap();
-        let mut command = Command::new(programs().join("bulkheadd"));
-        command
-            .arg("--images")
-            .arg(self.path("images"))
-            .arg("--vmm")
-            .arg(programs().join("examples/vmm-without-vm"))
-            .args(["--start-timeout", "10"])
-            .args(arguments)
-            .stderr(log);
-        self.environment(&mut command);
-        self.daemon = Some(command.spawn().unwrap());
-        let end = Instant::now() + Duration::from_secs(10);
-        while !self.run(&["list"]).status.success() {
-            assert!(Instant::now() < end, "{}", self.daemon_log());
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn daemon_log(&self) -> String {
-        fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
-        command.args(arguments).stdin(Stdio::null());
-        self.environment(&mut command);
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// Runs a command that must succeed; gives what it printed.
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {stderr}\n{}",
-            self.daemon_log()
-        );
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Runs a command that must fail with `status`; gives its one line of error.
-    fn fails(&self, status: i32, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(
-            output.status.code(),
-            Some(status),
-            "{arguments:?}: {stderr}"
-        );
-        assert!(stderr.starts_with("bulkhead: "), "{stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        stderr
-    }
-
-    fn state(&self, name: &str) -> String {
-        let text = self.ok(&["info", name, "--json"]);
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        value["state"].as_str().unwrap().to_owned()
-    }
-
-    fn wait_for_state(&self, name: &str, state: &str) {
-        let end = Instant::now() + Duration::from_secs(10);
-        while self.state(name) != state {
-            assert!(Instant::now() < end, "{} is {}", name, self.state(name));
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn vmm_pid(&self, name: &str) -> i64 {
-        let text = self.ok(&["info", name, "--json"]);
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        value["pid"].as_i64().unwrap()
-    }
-
-    /// What is left of a domain's sockets.
-    fn sockets(&self) -> usize {
-        fs::read_dir(self.path("run/bulkhead/domains"))
-            .unwrap()
-            .count()
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        for mut child in self.daemon.take().into_iter() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let _ = self.bus.kill();
-        let _ = self.bus.wait();
-        if thread::panicking() {
-            eprintln!("--- the daemon said:\n{}", self.daemon_log());
-        }
-    }
-}
-
-fn signal(pid: i64, number: i32) {
-    // SAFETY: no pointers; the process is one that this test started.
-    unsafe { libc::kill(pid as i32, number) };
-}
-
-fn is_alive(pid: i64) -> bool {
-    // A zombie that nobody waits for counts as dead.
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
-}
-
-fn wait_until_dead(pid: i64) {
-    let end = Instant::now() + Duration::from_secs(10);
-    while is_alive(pid) {
-        assert!(Instant::now() < end, "process {pid} lives");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
+use support::{Machine, compositor, is_alive, programs, signal, wait_until_dead};
 
 #[test]
 fn a_domain_from_creation_to_removal() {
@@ -267,177 +60,6 @@ fn a_domain_from_creation_to_removal() {
 }
 
 #[test]
-fn commands_have_streams_statuses_and_signals() {
-    let machine = Machine::new();
-    machine.ok(&["create", "work"]);
-    // The domain starts by itself.
-    assert_eq!(
-        machine.ok(&["run", "work", "--", "echo", "hello"]),
-        "hello\n"
-    );
-    let output = machine.run(&[
-        "run",
-        "work",
-        "--",
-        "sh",
-        "-c",
-        "echo out; echo err >&2; exit 42",
-    ]);
-    assert_eq!(output.status.code(), Some(42));
-    assert_eq!(output.stdout, b"out\n");
-    assert_eq!(output.stderr, b"err\n");
-    assert_eq!(
-        machine
-            .run(&["run", "work", "sh", "-c", "kill -9 $$"])
-            .status
-            .code(),
-        Some(137)
-    );
-    let error = machine.fails(127, &["run", "work", "--", "no-such-program"]);
-    assert!(
-        error.contains("domain `work`: no-such-program: command not found"),
-        "{error}"
-    );
-    machine.fails(126, &["run", "work", "--", "/etc/passwd"]);
-    let text = machine.ok(&["run", "--env", "A=b c", "work", "sh", "-c", "echo $A $PWD"]);
-    assert!(text.starts_with("b c "), "{text}");
-    assert_eq!(
-        machine.ok(&["run", "--cwd", "/usr", "work", "pwd"]),
-        "/usr\n"
-    );
-
-    // Eight mebibytes there and back, unchanged, through a pipe on each side.
-    let data: Vec<u8> = (0..8 << 20)
-        .map(|i: u32| (i.wrapping_mul(2654435761) >> 13) as u8)
-        .collect();
-    let mut child = machine
-        .command(&["run", "work", "--", "cat"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let sent = data.clone();
-    let writer = thread::spawn(move || stdin.write_all(&sent).unwrap());
-    let mut received = Vec::new();
-    child
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_end(&mut received)
-        .unwrap();
-    writer.join().unwrap();
-    assert!(
-        received == data,
-        "{} of {} bytes",
-        received.len(),
-        data.len()
-    );
-    assert!(child.wait().unwrap().success());
-
-    // A reader that goes away ends the writer, as in a shell's pipe.
-    let mut child = machine
-        .command(&["run", "work", "--", "yes"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut some = [0; 1000];
-    let mut stdout = child.stdout.take().unwrap();
-    stdout.read_exact(&mut some).unwrap();
-    drop(stdout);
-    assert_eq!(child.wait().unwrap().code(), Some(128 + 13));
-
-    // A signal to the command line reaches the command, although its input is full.
-    let mut child = machine
-        .command(&[
-            "run",
-            "work",
-            "sh",
-            "-c",
-            "trap 'echo caught; exit 3' INT; echo up; while :; do sleep 0.1; done",
-        ])
-        .stdin(fs::File::open("/dev/zero").unwrap())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert_eq!(lines.next().unwrap().unwrap(), "up");
-    signal(child.id().into(), libc::SIGINT);
-    assert_eq!(lines.next().unwrap().unwrap(), "caught");
-    assert_eq!(child.wait().unwrap().code(), Some(3));
-
-    // Ten at once.
-    let children: Vec<_> = (0..10)
-        .map(|i| {
-            let script = format!("sleep 0.2; exit {i}");
-            (
-                i,
-                machine
-                    .command(&["run", "work", "sh", "-c", &script])
-                    .spawn()
-                    .unwrap(),
-            )
-        })
-        .collect();
-    for (i, mut child) in children {
-        assert_eq!(child.wait().unwrap().code(), Some(i));
-    }
-}
-
-#[test]
-fn a_caller_that_vanishes_takes_its_command_with_it() {
-    let machine = Machine::new();
-    machine.ok(&["create", "work"]);
-    let mut child = machine
-        .command(&[
-            "run",
-            "work",
-            "sh",
-            "-c",
-            "echo $$; sleep 1000 & sleep 1000",
-        ])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let pid = line.trim().parse().unwrap();
-    assert!(is_alive(pid));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    wait_until_dead(pid);
-    assert_eq!(machine.state("work"), "running");
-}
-
-#[test]
-fn a_terminal_is_one() {
-    let machine = Machine::new();
-    machine.ok(&["create", "work"]);
-    // `script` gives the command line a terminal of its own.
-    let run = format!(
-        "{} run --tty work -- sh -c 'test -t 0 && test -t 1 && stty size && echo $TERM'",
-        env!("CARGO_BIN_EXE_bulkhead")
-    );
-    let mut command = Command::new("script");
-    command.args([
-        "-qec",
-        &format!("stty rows 33 columns 99; {run}"),
-        "/dev/null",
-    ]);
-    machine.environment(&mut command);
-    let output = command
-        .env("TERM", "foot")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}");
-    assert!(text.contains("33 99") && text.contains("foot"), "{text}");
-}
-
-#[test]
 fn what_goes_wrong_is_said_in_one_line_and_leaves_nothing() {
     let machine = Machine::new();
     let error = machine.fails(1, &["info", "nothing"]);
@@ -472,14 +94,14 @@ fn what_goes_wrong_is_said_in_one_line_and_leaves_nothing() {
     fs::write(&file, good.replace("gray", "pink")).unwrap();
     let error = machine.fails(1, &["start", "work"]);
     assert!(
-        error.contains("work.toml:3: unknown variant `pink`"),
+        error.contains("work.toml, line 3: unknown variant `pink`"),
         "{error}"
     );
     assert!(machine.ok(&["list"]).contains("broken file"));
     fs::write(&file, "name = \"work\"\nlabel = \"red\"\nmemory = 3\n").unwrap();
     let error = machine.fails(1, &["start", "work"]);
     assert!(
-        error.contains("work.toml:3: unknown field `memory`"),
+        error.contains("work.toml, line 3: unknown field `memory`"),
         "{error}"
     );
     fs::write(&file, good).unwrap();
@@ -575,7 +197,7 @@ fn guests_that_end_by_themselves() {
     BufReader::new(child.stdout.take().unwrap())
         .read_line(&mut line)
         .unwrap();
-    machine.ok(&["run", "crashing", "sh", "-c", "kill $PPID"]);
+    machine.run(&["run", "crashing", "sh", "-c", "kill $PPID"]);
     let output = child.wait_with_output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(254), "{error}");
@@ -757,59 +379,9 @@ fn without_a_bus_the_remedy_is_named() {
     }
 }
 
-/// A compositor of the tests: answers, and keeps what it was told.
-mod compositor {
-    use std::io::IoSliceMut;
-    use std::os::fd::{FromRawFd, OwnedFd};
-
-    use super::*;
-
-    pub fn listen(path: &Path) -> OwnedFd {
-        // SAFETY: plain system calls; results are checked, the address is initialised.
-        unsafe {
-            let fd = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0);
-            assert!(fd >= 0);
-            let mut address: libc::sockaddr_un = std::mem::zeroed();
-            address.sun_family = libc::AF_UNIX as u16;
-            let bytes = path.as_os_str().as_encoded_bytes();
-            for (to, from) in address.sun_path.iter_mut().zip(bytes) {
-                *to = *from as libc::c_char;
-            }
-            let length = size_of::<libc::sockaddr_un>() as u32;
-            assert_eq!(libc::bind(fd, (&raw const address).cast(), length), 0);
-            assert_eq!(libc::listen(fd, 8), 0);
-            OwnedFd::from_raw_fd(fd)
-        }
-    }
-
-    pub fn accept(listener: &OwnedFd) -> std::os::unix::net::UnixStream {
-        use std::os::fd::AsRawFd;
-        // SAFETY: the listener is open; the result is checked.
-        let fd = unsafe {
-            libc::accept(
-                listener.as_raw_fd(),
-                std::ptr::null_mut(),
-                std::ptr::null_mut(),
-            )
-        };
-        assert!(fd >= 0);
-        // SAFETY: the descriptor is new and nobody else owns it.
-        std::os::unix::net::UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) })
-    }
-
-    /// One packet; descriptors that came with it are counted by the kernel and dropped.
-    pub fn receive(stream: &mut std::os::unix::net::UnixStream) -> Option<serde_json::Value> {
-        let mut buffer = [0; 65536];
-        let count = stream
-            .read_vectored(&mut [IoSliceMut::new(&mut buffer)])
-            .ok()?;
-        serde_json::from_slice(&buffer[..count]).ok()
-    }
-}
-
 #[test]
 fn the_compositor_learns_of_domains_whenever_it_comes() {
-    let mut machine = Machine::new();
+    let machine = Machine::new();
     machine.ok(&["create", "work", "--label", "red"]);
     // Without a compositor everything but windows works.
     machine.ok(&["start", "work"]);

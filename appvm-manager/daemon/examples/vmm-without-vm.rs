@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, exit};
 use std::thread;
 use std::time::Duration;
@@ -189,9 +189,9 @@ fn echo(console: &UnixListener) {
     }
 }
 
-fn bridge_exec(host: &UnixListener, exec: &PathBuf) {
+fn bridge_exec(host: &UnixListener, exec: &Path) {
     for mut stream in host.incoming().flatten() {
-        let exec = exec.clone();
+        let exec = exec.to_owned();
         thread::spawn(move || {
             let mut line = Vec::new();
             let mut byte = [0];

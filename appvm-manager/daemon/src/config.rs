@@ -219,25 +219,25 @@ mod tests {
         for (text, expected) in [
             (
                 "name = \"work\"\nlabel = \"pink\"",
-                "/c/work.toml:2: unknown variant `pink`",
+                "/c/work.toml, line 2: unknown variant `pink`",
             ),
             (
                 "name = \"work\"\nlabel = \"red\"\nram = 5",
-                "/c/work.toml:3: unknown field `ram`",
+                "/c/work.toml, line 3: unknown field `ram`",
             ),
-            ("name = \"work\"\nlabel \"red\"", "/c/work.toml:2: "),
+            ("name = \"work\"\nlabel \"red\"", "/c/work.toml, line 2: "),
             ("name = \"work\"", "missing field `label`"),
             (
                 "name = \"play\"\nlabel = \"red\"",
-                "/c/work.toml:1: the name `play` differs",
+                "/c/work.toml, line 1: the name `play` differs",
             ),
             (
                 "name = \"work\"\nlabel = \"red\"\ncpus = 0",
-                "/c/work.toml:3: cpus = 0 is not",
+                "/c/work.toml, line 3: cpus = 0 is not",
             ),
             (
                 "name = \"work\"\nlabel = \"red\"\ncpus = 999",
-                "/c/work.toml:3: ",
+                "/c/work.toml, line 3: ",
             ),
             (
                 "name = \"Work\"\nlabel = \"red\"",

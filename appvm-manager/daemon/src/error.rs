@@ -28,7 +28,7 @@ pub enum Error {
     NotRunning(DomainName),
     #[error("domain `{0}` is running; stop it first with `bulkhead stop {0}`")]
     StillRunning(DomainName),
-    #[error("{file}:{line}: {reason}", file = .file.display())]
+    #[error("{file}, line {line}: {reason}", file = .file.display())]
     Config {
         file: PathBuf,
         line: usize,

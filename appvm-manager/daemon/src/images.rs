@@ -137,7 +137,7 @@ impl Images {
 fn recorded_size(text: &str) -> Option<u64> {
     let table: toml::Table = text.parse().ok()?;
     let find = |table: &toml::Table| {
-        ["root_size_bytes", "root_bytes", "size_bytes"]
+        ["size-bytes", "root-size-bytes"]
             .iter()
             .find_map(|key| table.get(*key)?.as_integer())
     };
@@ -215,7 +215,7 @@ mod tests {
         fails("it is no EROFS image");
         fs::write(&root, erofs(3)).unwrap();
         let description = dir.path().join("templates/apps/template.toml");
-        fs::write(&description, "root_size_bytes = 16384\n").unwrap();
+        fs::write(&description, "size-bytes = 16384\n").unwrap();
         fails("template.toml says 16384");
         fs::write(&description, "name = \"apps\"\n").unwrap();
         images.open(&apps).unwrap();

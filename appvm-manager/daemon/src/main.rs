@@ -1,5 +1,6 @@
 //! `bulkheadd`: see the library.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,6 +11,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     match bulkheadd::run::run(bulkheadd::run::Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
