@@ -2,6 +2,7 @@
 
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
@@ -30,7 +31,9 @@ pub fn build(mut prepared: Prepared) -> Result<Vm, VmError> {
         mib: prepared.memory_bytes >> 20,
         why: error.to_string(),
     })?;
+    let mut stages = Stages::default();
     let kernel = load_kernel(&memory, &mut prepared)?;
+    stages.reached("kernel and initramfs loaded");
 
     let vm = Arc::new(create_vm(&kvm)?);
     add_ram(&vm, &memory)?;
@@ -44,6 +47,7 @@ pub fn build(mut prepared: Prepared) -> Result<Vm, VmError> {
         .map_err(VmError::kvm("creating the timer"))?;
     let shared_cpuid = cpuid::host_cpuid(&kvm, prepared.cpus).map_err(VmError::kvm("CPUID"))?;
 
+    stages.reached("KVM's machine made");
     let mut buses = Buses {
         ports: Bus::default(),
         memory: Bus::default(),
@@ -64,6 +68,7 @@ pub fn build(mut prepared: Prepared) -> Result<Vm, VmError> {
     let (name, cpus) = (prepared.name.clone(), prepared.cpus);
     let gpu_stats = devices::add_all(&mut placer, prepared)?;
     let placed = placer.finish(&mut buses.memory)?;
+    stages.reached("devices made");
     let pci_layout = |error: crate::bus::RangeTaken| VmError::Layout(error.to_string());
     let ecam = Arc::new(Mutex::new(Ecam(placed.bus.clone())));
     buses
@@ -85,6 +90,7 @@ pub fn build(mut prepared: Prepared) -> Result<Vm, VmError> {
         }
     })?;
     let vcpus = create_vcpus(&vm, cpus, &shared_cpuid, kernel.entry)?;
+    stages.reached(\"processors made\");
     Ok(Vm {
         name,
         cpus,
@@ -100,6 +106,23 @@ pub fn build(mut prepared: Prepared) -> Result<Vm, VmError> {
         memory,
         _windows: placed.windows,
     })
+}
+
+/// Tells in the log (level debug) how long each stage took.
+struct Stages(Instant);
+
+impl Default for Stages {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Stages {
+    fn reached(&mut self, stage: &str) {
+        let elapsed_us = self.0.elapsed().as_micros();
+        tracing::debug!(elapsed_us, "{stage}");
+        self.0 = Instant::now();
+    }
 }
 
 fn open_kvm(handed_over: Option<std::fs::File>) -> Result<Kvm, VmError> {
