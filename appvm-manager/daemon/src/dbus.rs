@@ -277,7 +277,7 @@ impl Api {
         token: &str,
         signal: u8,
     ) -> Result<()> {
-        Ok(self.manager.signal(&caller(&header), token, signal)?)
+        Ok(self.manager.signal(&caller(&header), token, signal).await?)
     }
 
     /// Tells a command of this caller the size of its terminal.
@@ -289,13 +289,13 @@ impl Api {
         rows: u16,
     ) -> Result<()> {
         let size = WindowSize { columns, rows };
-        Ok(self.manager.resize(&caller(&header), token, size)?)
+        Ok(self.manager.resize(&caller(&header), token, size).await?)
     }
 
     /// A stream socket that is the guest's console (hvc0). What comes out of it is the guest's.
     #[zbus(out_args("socket"))]
     async fn open_console(&self, name: &str) -> Result<OwnedFd> {
-        let socket = self.manager.console(&name.parse()?)?;
+        let socket = self.manager.console(&name.parse()?).await?;
         Ok(std::os::fd::OwnedFd::from(socket).into())
     }
 

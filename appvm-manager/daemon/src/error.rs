@@ -61,6 +61,8 @@ pub enum Error {
     LongPath(PathBuf),
     #[error("domain `{name}` did not start: {reason}")]
     Start { name: DomainName, reason: String },
+    #[error("domain `{0}` was stopped while it started")]
+    StoppedEarly(DomainName),
     #[error("domain `{name}` stopped while the command ran: {reason}")]
     Lost { name: DomainName, reason: String },
     #[error("domain `{name}`: {reason}")]
@@ -103,7 +105,7 @@ impl Error {
             Error::Image { .. } => "BadImage",
             Error::Space { .. } => "DiskFull",
             Error::Io { .. } | Error::LongPath(_) => "Io",
-            Error::Start { .. } => "StartFailed",
+            Error::Start { .. } | Error::StoppedEarly(_) => "StartFailed",
             Error::Lost { .. } => "Lost",
             Error::Guest { .. } => "Guest",
             Error::NoSession(_) => "NoSession",

@@ -92,7 +92,15 @@ impl Manager {
                 stage: Stage::Preparing,
             },
         );
-        let result = self.make_machine(domain).await;
+        let mut result = self.make_machine(domain).await;
+        // A guest may end in the moment in which it is ready; its watcher has cleaned up then.
+        if result.is_ok() && domain.machine().is_none() {
+            let reason = "it ended as soon as it was ready".to_owned();
+            result = Err(Error::Start {
+                name: domain.name.clone(),
+                reason,
+            });
+        }
         match &result {
             Ok(()) => self.set_state(domain, State::Running),
             // A configuration that cannot start leaves the domain as it was; a guest that did
@@ -225,8 +233,12 @@ impl Manager {
                 Ok(())
             }
             Err(reason) => {
+                let by_request = machine.end_requested.load(Ordering::SeqCst);
                 machine.kill();
                 let _ = tokio::time::timeout(KILL_PATIENCE, machine.gone()).await;
+                if by_request {
+                    return Err(Error::StoppedEarly(name.clone()));
+                }
                 Err(Error::Start {
                     name: name.clone(),
                     reason,
@@ -422,19 +434,26 @@ fn lock_volume(home: &fs::File, name: &DomainName, file: &Path) -> Result<()> {
     }
 }
 
+/// Presses it. The VMM is not trusted to answer.
 async fn power_button(machine: &Machine) -> std::io::Result<()> {
-    let mut control = UnixStream::connect(&machine.control).await?;
-    let request = bulkhead_vmm_api::ControlRequest {
-        cmd: bulkhead_vmm_api::ControlCommand::PowerButton,
+    let press = async {
+        let mut control = UnixStream::connect(&machine.control).await?;
+        let request = bulkhead_vmm_api::ControlRequest {
+            cmd: bulkhead_vmm_api::ControlCommand::PowerButton,
+        };
+        let mut line = serde_json::to_vec(&request).map_err(std::io::Error::other)?;
+        line.push(b'\n');
+        control.write_all(&line).await?;
+        // Waiting for the answer keeps the request from being cut off.
+        let mut answer = [0; 1024];
+        tokio::io::AsyncReadExt::read(&mut control, &mut answer)
+            .await
+            .map(|_| ())
     };
-    let mut line = serde_json::to_vec(&request).map_err(std::io::Error::other)?;
-    line.push(b'\n');
-    control.write_all(&line).await?;
-    // The VMM answers; waiting for it keeps the request from being cut off.
-    let mut answer = [0; 1024];
-    let read = tokio::io::AsyncReadExt::read(&mut control, &mut answer);
-    let _ = tokio::time::timeout(Duration::from_secs(2), read).await;
-    Ok(())
+    match tokio::time::timeout(BUTTON_PATIENCE, press).await {
+        Ok(result) => result,
+        Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+    }
 }
 
 /// The configuration of a domain that is about to be made, from settings by name.

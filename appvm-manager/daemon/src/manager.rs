@@ -311,11 +311,12 @@ impl Manager {
     }
 
     /// Sends a signal to a caller's command.
-    pub fn signal(&self, caller: &str, token: &str, number: u8) -> Result<()> {
+    pub async fn signal(&self, caller: &str, token: &str, number: u8) -> Result<()> {
         if !(1..=31).contains(&number) {
             return Err(Error::Setting(format!("there is no signal {number}")));
         }
-        match self.session(caller, token)?.signal(number) {
+        let handle = self.session(caller, token)?;
+        match tell_guest(move || handle.signal(number)).await {
             true => Ok(()),
             // Its domain is still starting.
             false => Err(Error::NoSession(token.to_owned())),
@@ -323,8 +324,9 @@ impl Manager {
     }
 
     /// Tells a caller's command the size of its terminal.
-    pub fn resize(&self, caller: &str, token: &str, size: WindowSize) -> Result<()> {
-        self.session(caller, token)?.resize(size);
+    pub async fn resize(&self, caller: &str, token: &str, size: WindowSize) -> Result<()> {
+        let handle = self.session(caller, token)?;
+        tell_guest(move || handle.resize(size)).await;
         Ok(())
     }
 
@@ -340,12 +342,31 @@ impl Manager {
     }
 
     /// A connection to a domain's console.
-    pub fn console(&self, name: &DomainName) -> Result<std::os::unix::net::UnixStream> {
+    pub async fn console(&self, name: &DomainName) -> Result<std::os::unix::net::UnixStream> {
         let domain = self.domain(name)?;
         let machine = domain
             .machine()
             .ok_or_else(|| Error::NotRunning(name.clone()))?;
-        std::os::unix::net::UnixStream::connect(&machine.console)
+        let connect = async {
+            let socket = tokio::net::UnixStream::connect(&machine.console)
+                .await?
+                .into_std()?;
+            socket.set_nonblocking(false)?;
+            Ok(socket)
+        };
+        connect
+            .await
             .map_err(Error::io("connect to the console", &machine.console))
+    }
+}
+
+/// Sends something to a guest, which may not listen: then a thread waits, not the daemon.
+async fn tell_guest(send: impl FnOnce() -> bool + Send + 'static) -> bool {
+    let sent = tokio::task::spawn_blocking(send);
+    let patience = std::time::Duration::from_secs(2);
+    match tokio::time::timeout(patience, sent).await {
+        Ok(sent) => sent.unwrap_or(false),
+        // Slow is not lost: it still waits to be sent.
+        Err(_) => true,
     }
 }
