@@ -90,7 +90,7 @@ pub fn build(mut prepared: Prepared) -> Result<Vm, VmError> {
         }
     })?;
     let vcpus = create_vcpus(&vm, cpus, &shared_cpuid, kernel.entry)?;
-    stages.reached(\"processors made\");
+    stages.reached("processors made");
     Ok(Vm {
         name,
         cpus,

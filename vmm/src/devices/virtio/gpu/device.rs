@@ -48,6 +48,7 @@ struct Running {
 impl Gpu {
     /// A device as configured.
     pub fn new(config: &GpuConfig) -> Self {
+        allow_descriptors();
         let count = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
         Self {
             wayland: Arc::new(config.wayland.clone()),
@@ -73,6 +74,17 @@ impl Gpu {
         bytes[8..12].copy_from_slice(&SCANOUTS.to_le_bytes());
         bytes[12..16].copy_from_slice(&CAPSETS.to_le_bytes());
         bytes
+    }
+}
+
+/// Each blob is a descriptor, and usual soft limits are below the quota of blobs. The hard limit,
+/// which whoever starts the VMM sets, stays.
+fn allow_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit of open files; many windows may fail");
     }
 }
 
