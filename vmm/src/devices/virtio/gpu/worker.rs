@@ -82,6 +82,8 @@ pub struct Worker {
     commands: Vec<u8>,
     /// Answers were put into the control queue and the guest does not know yet.
     answered: bool,
+    /// The log says that the guest has used up its contexts.
+    told_of_quota: bool,
 }
 
 /// What [`Worker::new`] needs.
@@ -133,6 +135,7 @@ impl Worker {
             scratch: vec![0; SCRATCH_BYTES],
             commands: Vec::new(),
             answered: false,
+            told_of_quota: false,
         })
     }
 

@@ -444,7 +444,7 @@ fn eight_mebibytes_go_to_the_guest_with_little_credit() {
                 got.extend(packet.data);
                 let under_way = (got.len() as u32).wrapping_sub(guest.forwarded);
                 assert!(under_way <= guest.buffer, "more than the guest's credit");
-                if under_way > 2500 {
+                if under_way > 4500 {
                     guest.forwarded = got.len() as u32;
                     guest.send(ports, UPDATE, 0, &[]);
                 }

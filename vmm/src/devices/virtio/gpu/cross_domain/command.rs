@@ -285,3 +285,74 @@ pub fn capabilities() -> [u8; 16] {
     bytes[4..8].copy_from_slice(&(1u32 << CHANNEL_WAYLAND).to_le_bytes());
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn send(count: u32, kind: u32) -> Vec<u8> {
+        let size = (SEND_BYTES + 4) as u16;
+        let mut bytes = vec![0; SEND_BYTES + 4];
+        bytes[0] = SEND;
+        bytes[2..4].copy_from_slice(&size.to_le_bytes());
+        bytes[8..12].copy_from_slice(&count.to_le_bytes());
+        bytes[12..16].copy_from_slice(&4u32.to_le_bytes());
+        for index in 0..MAX_IDENTIFIERS {
+            let at = 16 + (MAX_IDENTIFIERS + index) * 4;
+            bytes[at..at + 4].copy_from_slice(&kind.to_le_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn descriptors_are_counted_and_of_known_kinds() {
+        assert_eq!(Commands::check(&send(28, ID_BLOB)), Ok(()));
+        assert_eq!(Commands::check(&send(28, ID_READ_PIPE)), Ok(()));
+        for count in [29, u32::MAX] {
+            assert_eq!(
+                Commands::check(&send(count, ID_BLOB)),
+                Err(CommandError::TooManyIdentifiers(count))
+            );
+        }
+        for kind in [0, 2, ID_WRITE_PIPE, 5, 6, 7, u32::MAX] {
+            assert_eq!(
+                Commands::check(&send(1, kind)),
+                Err(CommandError::IdentifierType(kind))
+            );
+        }
+    }
+
+    #[test]
+    fn buffers_end_where_their_commands_end() {
+        let mut bytes = send(0, 0);
+        bytes.extend([0; 7]);
+        assert_eq!(Commands::check(&bytes), Ok(()), "padding");
+        bytes.push(1);
+        assert!(Commands::check(&bytes).is_err());
+        assert_eq!(
+            Commands::check(&[POLL, 0, 0, 0, 0, 0, 0, 0]),
+            Err(CommandError::Size {
+                command: POLL,
+                size: 0
+            })
+        );
+        let long = vec![0; MAX_BUFFER_BYTES + 1];
+        assert_eq!(
+            Commands::check(&long),
+            Err(CommandError::Buffer(long.len()))
+        );
+    }
+
+    #[test]
+    fn what_we_say_has_the_protocols_layout() {
+        let bytes = receive_header(&[(7, ID_BLOB, 100), (8, ID_WRITE_PIPE, 0)], 5);
+        let word = |at| u32_at(&bytes, at);
+        assert_eq!((bytes[0], word(8), word(12)), (RECEIVE, Some(2), Some(5)));
+        assert_eq!((word(16), word(20)), (Some(7), Some(8)));
+        assert_eq!((word(128), word(132)), (Some(ID_BLOB), Some(ID_WRITE_PIPE)));
+        assert_eq!((word(240), word(244)), (Some(100), Some(0)));
+        let bytes = read_header(0x8000_0001, true, 9);
+        assert_eq!(u32_at(&bytes, 8), Some(0x8000_0001));
+        assert_eq!((u32_at(&bytes, 12), u32_at(&bytes, 16)), (Some(1), Some(9)));
+    }
+}

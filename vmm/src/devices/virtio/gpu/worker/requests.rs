@@ -107,7 +107,13 @@ impl Worker {
             return Err(Status::ErrInvalidParameter);
         }
         if self.contexts.len() >= self.quotas.contexts {
-            tracing::warn!("the guest has as many Wayland connections as it may have");
+            // Once: a guest must not fill the log.
+            if !std::mem::replace(&mut self.told_of_quota, true) {
+                tracing::warn!(
+                    limit = self.quotas.contexts,
+                    "the guest has as many Wayland connections as it may have"
+                );
+            }
             return Err(Status::ErrOutOfMemory);
         }
         let context = Context {
