@@ -68,7 +68,7 @@ fn show(context: &Context<'_>, stages: &mut Stages) -> Result<(), Failure> {
     context.domain("personal", "green")?;
     stages.done("domains work (red) and personal (green) exist");
 
-    let _foot = context.spawn_in("work", &["foot"])?;
+    let _foot = context.spawn_in("work", &["foot", "-W", "66x24"])?;
     let terminal = desktop.wait_window("foot's window", Duration::from_secs(120), |w| {
         w.domain == "work" && w.kind == "toplevel"
     })?;
@@ -80,6 +80,7 @@ fn show(context: &Context<'_>, stages: &mut Stages) -> Result<(), Failure> {
     stages.done("personal booted, mousepad shows its window");
 
     desktop.settle(1000)?;
+    desktop.screenshot("started")?;
     desktop.click(terminal.centre().0, terminal.centre().1)?;
     let before = desktop.crop(terminal.id, "before")?;
     desktop.type_text("uname -a\n")?;
