@@ -240,6 +240,8 @@ fn has_share(tag: &str) -> bool {
 }
 
 fn prepare_user() -> Result<(), BootError> {
+    // Logs of an earlier machine with the same folder would mislead.
+    let _ = fs::remove_file("/out/session.log");
     let own = |path: &str, mode: u32| -> Result<(), BootError> {
         fs::create_dir_all(path)
             .and_then(|()| chown(path, Some(USER_ID), Some(USER_ID)))
