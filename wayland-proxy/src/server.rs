@@ -207,7 +207,10 @@ impl Server {
                     let ready = ready.entry((token - FIRST_CLIENT) / KINDS).or_default();
                     match (token - FIRST_CLIENT) % KINDS {
                         // Sending has no mark of its own: every turn sends what waits.
-                        SOCKET => ready.socket |= flags != EventFlags::OUT,
+                        SOCKET => {
+                            ready.socket |= flags != EventFlags::OUT;
+                            ready.hung_up |= flags.contains(EventFlags::RDHUP);
+                        }
                         CHANNEL => ready.channel = true,
                         _ => ready.pipes = true,
                     }

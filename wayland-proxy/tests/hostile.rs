@@ -203,6 +203,22 @@ fn a_host_that_stops_reading_does_not_stop_the_rest() {
     });
 }
 
+#[test]
+fn applications_that_come_and_go_while_the_host_hangs_are_forgotten() {
+    let setup = Setup::new();
+    setup.host.frozen.store(true, Ordering::Relaxed);
+    for _ in 0..10 {
+        drop(std::os::unix::net::UnixStream::connect(&setup.socket).unwrap());
+    }
+    eventually("they came", || setup.stat("clients") >= 10);
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    setup.host.frozen.store(false, Ordering::Relaxed);
+    // They are gone for the host too, and a new one is served.
+    let mut client = setup.client();
+    assert!(client.roundtrip());
+    eventually("they are gone", || setup.host.clients() == 1);
+}
+
 fn shared() -> &'static Setup {
     static SETUP: OnceLock<Setup> = OnceLock::new();
     SETUP.get_or_init(Setup::new)

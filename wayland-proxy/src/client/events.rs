@@ -280,8 +280,13 @@ impl Client {
 
     fn close_descriptors(&mut self, args: &Args<'_>) -> Result<(), ClientError> {
         for arg in args {
-            if let Arg::Fd(HostDescriptor::WritePipe(id)) = arg {
-                self.close_host_pipe(*id)?;
+            match arg {
+                Arg::Fd(HostDescriptor::WritePipe(id)) => self.close_host_pipe(*id)?,
+                // Reading it forgets it; there is nothing to be done if that fails.
+                Arg::Fd(HostDescriptor::Memory { id, .. }) => {
+                    let _ = self.channel.read_memory(*id, 0);
+                }
+                _ => {}
             }
         }
         Ok(())

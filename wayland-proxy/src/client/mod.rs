@@ -53,6 +53,8 @@ const MAX_TO_CLIENT_BYTES: usize = 256 * 1024;
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a commit waits for the host to release a picture before another is made.
 const STALL: Duration = Duration::from_millis(250);
+/// The longest text of an error.
+const MAX_ERROR_BYTES: usize = 512;
 /// Messages from the host handled in one wakeup.
 const HOST_MESSAGES_PER_WAKEUP: usize = 64;
 
@@ -150,6 +152,8 @@ enum Flow {
 pub struct Ready {
     /// Its socket can be read, or has ended.
     pub socket: bool,
+    /// It has ended, although nothing is taken from its socket now.
+    pub hung_up: bool,
     /// The channel has something.
     pub channel: bool,
     /// A pipe can go on.
@@ -259,6 +263,8 @@ impl Client {
         let mut flags = EventFlags::empty();
         if self.may_receive() {
             flags |= EventFlags::IN;
+        } else if !self.ended {
+            flags |= EventFlags::RDHUP;
         }
         if !self.to_client.is_empty() {
             flags |= EventFlags::OUT;
@@ -295,10 +301,13 @@ impl Client {
             message,
         }) = &result
         {
+            // It may quote the application at any length.
+            let text = message.as_bytes();
+            let text = text.get(..MAX_ERROR_BYTES).unwrap_or(text);
             let told = self.send_client(DISPLAY_ID, 0, |m| {
                 m.uint(*object);
                 m.uint(*code);
-                m.string(Some(message.as_bytes()));
+                m.string(Some(text));
             });
             if told.is_ok() {
                 let _ = self.flush_client();
@@ -308,6 +317,10 @@ impl Client {
     }
 
     fn handle_inner(&mut self, ready: Ready) -> Result<(), ClientError> {
+        if ready.hung_up && !self.may_receive() {
+            // What it said last may be lost, but with it goes everything it was about.
+            return Err(ClientError::Closed);
+        }
         if ready.channel {
             self.receive_host()?;
         }

@@ -264,6 +264,29 @@ mod tests {
         assert!(Pool::new(file(1, false), 8).unwrap().resize(4).is_err());
     }
 
+    /// Not a test of anything: prints what the two ways of copying cost.
+    #[test]
+    #[ignore = "a measurement"]
+    fn cost_of_copies() {
+        let (width, height) = (1000, 1000);
+        let stride = width * 4;
+        let len = (stride * height) as usize;
+        let to = target(len);
+        for sealed in [true, false] {
+            let pool = Rc::new(Pool::new(file(len as u64, sealed), len as i32).unwrap());
+            let buffer = Buffer::new(pool, 0, layout(width, height, stride)).unwrap();
+            for part in [1, 10, 100, 999, 1000] {
+                let region = Region::of(Rect::whole(part, height));
+                let start = std::time::Instant::now();
+                for _ in 0..20 {
+                    buffer.copy_to(&to, &region);
+                }
+                let us = start.elapsed().as_micros() / 20;
+                println!("mapped {sealed}: {part} of {width} columns, {height} rows: {us} us");
+            }
+        }
+    }
+
     proptest! {
         /// A region is copied exactly, from sealed and from other files, with and without padding.
         #[test]
