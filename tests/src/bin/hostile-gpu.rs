@@ -4,7 +4,7 @@
 //! exit status is 0 when it does, 1 when the attack has taken the device down.
 
 use std::io;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use bulkhead_tests::hostile::gpu::{
@@ -50,9 +50,20 @@ fn main() -> ExitCode {
         eprintln!("hostile-gpu: no attack {wanted:?}; `hostile-gpu list` names them");
         return ExitCode::from(2);
     };
-    match attack() {
-        Ok(seen) => println!("{name}: {seen}"),
-        Err(error) => println!("{name}: ended by {error}"),
+    if std::env::args().nth(2).as_deref() == Some("only") {
+        match attack() {
+            Ok(seen) => println!("{name}: {seen}"),
+            Err(error) => println!("{name}: ended by {error}"),
+        }
+        return ExitCode::SUCCESS;
+    }
+    // In a process of its own: a context lives for as long as anything of it is mapped, and the
+    // attacker's own quota is no fault of the device.
+    let attacker = std::env::current_exe()
+        .and_then(|program| Command::new(program).args([*name, "only"]).status());
+    if let Err(error) = attacker {
+        eprintln!("hostile-gpu: cannot start the attack: {error}");
+        return ExitCode::from(2);
     }
     match fresh_context_answers() {
         Ok(true) => {
