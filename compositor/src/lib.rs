@@ -24,6 +24,9 @@ pub mod render;
 mod selection;
 pub mod server;
 pub mod shell;
+mod signals;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 pub use server::{BackendKind, Options, Server, StartError, Stopper};

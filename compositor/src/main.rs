@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         size: arguments.size,
         control: Some(arguments.control),
         test_socket: arguments.test_socket,
+        stop_on_signals: true,
         ..Options::default()
     };
     match Server::new(options).and_then(Server::run) {

@@ -14,6 +14,7 @@ use smithay::{
                 shell::server::xdg_toplevel::WmCapabilities,
             },
         },
+        wayland_protocols_misc::server_decoration::server::org_kde_kwin_server_decoration_manager::OrgKdeKwinServerDecorationManager,
         wayland_server::{DisplayHandle, protocol::wl_data_device_manager::WlDataDeviceManager},
     },
     utils::Transform,
@@ -44,6 +45,7 @@ pub(crate) struct Protocols {
 impl Protocols {
     pub fn new(dh: &DisplayHandle) -> Self {
         dh.create_global::<State, ZxdgDecorationManagerV1, ()>(1, ());
+        dh.create_global::<State, OrgKdeKwinServerDecorationManager, ()>(1, ());
         dh.create_global::<State, XdgActivationV1, ()>(1, ());
         dh.create_global::<State, WlDataDeviceManager, ()>(3, ());
         dh.create_global::<State, ZwpPrimarySelectionDeviceManagerV1, ()>(1, ());

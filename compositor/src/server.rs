@@ -73,6 +73,8 @@ pub struct Options {
     pub control: Option<PathBuf>,
     /// Where the socket for tests is made, if at all.
     pub test_socket: Option<PathBuf>,
+    /// End on SIGTERM and SIGINT. For a program of its own, not for a thread of another one.
+    pub stop_on_signals: bool,
     /// What each domain may hold.
     pub quota: Quota,
 }
@@ -84,6 +86,7 @@ impl Default for Options {
             size: (1280, 800),
             control: None,
             test_socket: None,
+            stop_on_signals: false,
             quota: Quota::default(),
         }
     }
@@ -124,6 +127,7 @@ pub struct Server {
     display: SharedDisplay,
     reaper: ClientId,
     state: State,
+    sockets: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -137,6 +141,9 @@ impl Server {
     /// Sets everything up; sockets exist when this returns.
     pub fn new(options: Options) -> Result<Self, StartError> {
         let events = EventLoop::<State>::try_new().map_err(event_loop_error)?;
+        if options.stop_on_signals {
+            crate::signals::stop_on_signals(&events.handle()).map_err(event_loop_error)?;
+        }
         let display = Display::<State>::new().map_err(event_loop_error)?;
         let dh = display.handle();
         let display = Rc::new(RefCell::new(display));
@@ -191,11 +198,12 @@ impl Server {
             activation_tokens: 0,
         };
         let reaper = reaper(&dh).map_err(event_loop_error)?;
-        let server = Self {
+        let mut server = Self {
             events,
             display,
             reaper,
             state,
+            sockets: Vec::new(),
         };
         if let Some(path) = &options.control {
             server.listen(path, false)?;
@@ -207,13 +215,15 @@ impl Server {
         Ok(server)
     }
 
-    fn listen(&self, path: &std::path::Path, test: bool) -> Result<(), StartError> {
-        crate::control::listen(&self.state.events, path, test, &self.display).map_err(|source| {
-            StartError::Socket {
+    fn listen(&mut self, path: &std::path::Path, test: bool) -> Result<(), StartError> {
+        crate::control::listen(&self.state.events, path, test, &self.display).map_err(
+            |source| StartError::Socket {
                 path: path.display().to_string(),
                 source,
-            }
-        })
+            },
+        )?;
+        self.sockets.push(path.into());
+        Ok(())
     }
 
     /// A handle that ends [`Self::run`] from another thread.
@@ -228,6 +238,7 @@ impl Server {
             display,
             reaper,
             mut state,
+            sockets,
         } = self;
         let result = events.run(None, &mut state, |state| {
             // Clients that were ended outside of their own turn are taken down here.
@@ -242,6 +253,10 @@ impl Server {
                 tracing::debug!(%error, "a client could not be written to");
             }
         });
+        for path in sockets {
+            // Whoever took it away already did what was wanted.
+            let _ = std::fs::remove_file(path);
+        }
         result.map_err(event_loop_error)
     }
 }

@@ -59,14 +59,28 @@ impl State {
             return;
         };
         self.dirty = false;
-        self.last_frame = Instant::now();
+        // In step with a clock of 60 Hz, as long as pictures follow each other.
+        let (now, step) = (Instant::now(), self.last_frame + FRAME);
+        let late = now.saturating_duration_since(step);
+        self.last_frame = if late < FRAME && step <= now {
+            step
+        } else {
+            now
+        };
         let drawn = backend.draw(self);
         self.backend = Some(backend);
         if drawn.changed {
             self.pictures += 1;
         }
+        let mut first_shown = Vec::new();
         for window in self.shell.windows.values_mut().filter(|w| w.mapped()) {
             window.frames += u64::from(std::mem::take(&mut window.fresh));
+            if !std::mem::replace(&mut window.announced, true) {
+                first_shown.push(window.id);
+            }
+        }
+        for id in first_shown {
+            self.announce_mapped(id);
         }
         for popup in self.shell.popups.iter_mut().filter(|p| p.mapped) {
             popup.frames += u64::from(std::mem::take(&mut popup.fresh));

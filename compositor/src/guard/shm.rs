@@ -39,8 +39,7 @@ guarded!(WlShmPool, ShmPoolUserData => ShmState, check_pool, destroyed: pool_des
 guarded!(WlBuffer, ShmBufferUserData => ShmState, check_buffer, destroyed: buffer_destroyed);
 
 fn is_memory(fd: impl AsFd) -> bool {
-    rustix::fs::fstatfs(fd)
-        .is_ok_and(|fs| i64::try_from(fs.f_type).is_ok_and(|t| MEMORY_FILE_SYSTEMS.contains(&t)))
+    rustix::fs::fstatfs(fd).is_ok_and(|fs| MEMORY_FILE_SYSTEMS.contains(&fs.f_type))
 }
 
 fn check_shm(

@@ -211,6 +211,10 @@ fn check_toplevel(
     _: &mut DataInit<'_, State>,
 ) -> Option<xdg_toplevel::Request> {
     use xdg_toplevel::Request;
+    #[cfg(test)]
+    if let Request::SetTitle { title } = &request {
+        assert_ne!(title, crate::tests::TITLE_THAT_PANICS);
+    }
     Some(match request {
         Request::SetTitle { title } => Request::SetTitle { title: cut(title) },
         Request::SetAppId { app_id } => Request::SetAppId {

@@ -4,6 +4,7 @@
 mod activation;
 mod compositor;
 mod decoration;
+mod kde_decoration;
 mod outputs;
 mod seat;
 mod xdg_shell;

@@ -7,6 +7,7 @@ pub mod picture;
 mod scene;
 
 pub use cursor::CursorArt;
+pub(crate) use cursor::MAX_CURSOR_PX;
 pub use frame::FrameArt;
 pub use label::Label;
 pub(crate) use scene::{GROUND, SceneElement, build, window_alone};

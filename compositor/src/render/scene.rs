@@ -249,10 +249,16 @@ where
         }
         CursorImageStatus::Named(_) => {}
     }
-    if let Some(icon) = state.drag.as_ref().and_then(|drag| drag.icon.clone())
-        && icon.is_alive()
+    if let Some(drag) = &state.drag
+        && let Some(icon) = drag.icon.clone().filter(Resource::is_alive)
     {
-        small(renderer, elements, &icon, Point::from((at.x, at.y)));
+        let offset = drag.icon_offset;
+        small(
+            renderer,
+            elements,
+            &icon,
+            Point::from((at.x + offset.x, at.y + offset.y)),
+        );
     }
 }
 

@@ -13,11 +13,13 @@ use smithay::{
         },
     },
     utils::{Logical, Point, SERIAL_COUNTER, Serial},
-    wayland::compositor::give_role,
+    wayland::compositor::{SurfaceAttributes, give_role, with_states},
 };
 
 use super::protocol::{Agreement, OfferData, SourceData};
-use crate::{domain::DomainId, guard::domain_of, shell::root_of, state::State};
+use crate::{
+    domain::DomainId, guard::domain_of, render::MAX_CURSOR_PX, shell::root_of, state::State,
+};
 
 const DRAG_ICON_ROLE: &str = "dnd_icon";
 
@@ -29,6 +31,8 @@ pub struct Drag {
     domain: DomainId,
     /// The picture below the pointer.
     pub icon: Option<WlSurface>,
+    /// How far the picture is from the pointer; at most its own size.
+    pub icon_offset: Point<i32, Logical>,
     target: Option<Target>,
 }
 
@@ -73,6 +77,7 @@ impl State {
             origin: client.clone(),
             domain,
             icon,
+            icon_offset: Point::default(),
             target: None,
         });
         // The button that began the drag is no longer the client's.
@@ -301,14 +306,27 @@ impl State {
         }
     }
 
+    /// The picture below the pointer was committed, perhaps with another distance to the pointer.
     pub(crate) fn drag_icon_committed(&mut self, surface: &WlSurface) {
-        if self
+        let Some(drag) = self
             .drag
-            .as_ref()
-            .is_some_and(|drag| drag.icon.as_ref() == Some(surface))
-        {
-            self.dirty = true;
-        }
+            .as_mut()
+            .filter(|d| d.icon.as_ref() == Some(surface))
+        else {
+            return;
+        };
+        let delta = with_states(surface, |states| {
+            states
+                .cached_state
+                .get::<SurfaceAttributes>()
+                .current()
+                .buffer_delta
+                .take()
+        });
+        let untrusted = drag.icon_offset + delta.unwrap_or_default();
+        let limit = |v: i32| v.clamp(-MAX_CURSOR_PX, MAX_CURSOR_PX);
+        drag.icon_offset = (limit(untrusted.x), limit(untrusted.y)).into();
+        self.dirty = true;
     }
 
     /// Ends a drag of a domain that goes away, and one that hangs over a surface that went away.

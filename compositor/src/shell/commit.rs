@@ -39,6 +39,7 @@ impl State {
             commits: 0,
             frames: 0,
             fresh: false,
+            announced: false,
             art: FrameArt::default(),
         };
         self.shell.windows.insert(id, window);
@@ -164,7 +165,6 @@ impl State {
             self.layout.set_mode(id, mode);
         }
         self.output.enter(&surface);
-        self.announce_mapped(id);
         self.refresh_focus();
         self.pointer_moved_under();
     }
@@ -180,11 +180,14 @@ impl State {
         window.stage = Stage::Waiting;
         window.wanted_mode = Mode::Floating;
         let surface = window.surface().clone();
+        let announced = std::mem::take(&mut window.announced);
         self.layout.remove(id);
         if surface.is_alive() {
             self.output.leave(&surface);
         }
-        self.announce_closed(id);
+        if announced {
+            self.announce_closed(id);
+        }
         self.dirty = true;
         self.refresh_focus();
         self.pointer_moved_under();

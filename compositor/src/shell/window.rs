@@ -43,6 +43,8 @@ pub struct Window {
     pub frames: u64,
     /// Something was committed since the last picture.
     pub fresh: bool,
+    /// Subscribers were told that it is shown.
+    pub announced: bool,
     /// Border and title bar.
     pub art: FrameArt,
 }

@@ -34,11 +34,12 @@ fn subscribers_hear_of_windows() {
     assert_eq!(channel.ask(json!({"op":"subscribe"}), &[])["ok"], true);
     let mut client = Client::connect(&desk, "work");
     let window = client.window(200, 100, 0xff00_00ff);
+    assert_eq!(channel.receive()["event"], "focus");
+    // Told when its first buffer is in a picture.
     let mapped = channel.receive();
     assert_eq!(mapped["event"], "window_mapped");
     assert_eq!(mapped["domain"], "work");
     assert!(mapped["time_us"].as_u64().unwrap() > 0);
-    assert_eq!(channel.receive()["event"], "focus");
     let id = mapped["id"].as_u64().unwrap();
     assert_eq!(
         desk.control(json!({"op":"close_window","id":id}))["ok"],

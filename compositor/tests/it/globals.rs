@@ -13,6 +13,7 @@ fn guests_see_this_list_and_no_other() {
         .collect();
     names.sort();
     let expected = [
+        "org_kde_kwin_server_decoration_manager 1",
         "wl_compositor 6",
         "wl_data_device_manager 3",
         "wl_output 4",
