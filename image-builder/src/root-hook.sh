@@ -24,7 +24,7 @@ fi
 rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/var/cache/debconf/*-old \
     "$root"/var/lib/dpkg/*-old "$root"/var/lib/dpkg/lock* "$root"/var/cache/ldconfig/aux-cache \
     "$root"/etc/apt/sources.list.d/* "$root"/etc/apt/sources.list "$root"/etc/resolv.conf \
-    "$root"/var/lib/dbus/machine-id "$root"/etc/*- "$root"/tmp/* "$root"/run/*
+    "$root"/var/lib/dbus/machine-id "$root"/etc/*-
 find "$root"/var/log -type f -delete
 : > "$root"/etc/machine-id
 : > "$root"/etc/resolv.conf
@@ -50,6 +50,7 @@ if [ -x "$root"/usr/bin/fc-cache ]; then
 fi
 
 # Without extended attributes: looking for them, mkfs.erofs 1.5 walks through /proc even so.
+# What is mounted, and mmdebstrap's own files (it still needs them), stay out.
 mkfs.erofs -x-1 -T "$SOURCE_DATE_EPOCH" -U 00000000-0000-4000-8000-000000000000 \
-    --exclude-regex='^(dev|proc|sys)/.' "$BULKHEAD_ROOT_OUTPUT" "$root"
+    --exclude-regex='^((dev|proc|sys|run|tmp)/.|etc/apt/apt.conf.d/..mmdebstrap|etc/dpkg/dpkg.cfg.d/..mmdebstrap)' "$BULKHEAD_ROOT_OUTPUT" "$root" > /dev/null
 chmod 0644 "$BULKHEAD_ROOT_OUTPUT"

@@ -99,6 +99,8 @@ pub fn build(spec: &RootSpec<'_>, mirror: &Mirror, output: &Path) -> Result<(), 
             "--mode=unshare"
         })
         .args(["--variant=essential", "--format=null"])
+        // The root is gone in a moment; the image has been made without apt's files.
+        .arg("--skip=cleanup/apt")
         .arg("--aptopt=APT::Install-Recommends \"false\"")
         .arg("--aptopt=Acquire::Languages \"none\"")
         .arg("--aptopt=Acquire::Retries \"3\"")
