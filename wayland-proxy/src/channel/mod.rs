@@ -233,6 +233,10 @@ pub trait Channel {
     /// before another is opened.
     fn open_read_pipe(&mut self) -> PipeId;
 
+    /// Whether asking for the next message is a command of its own, which is cheaper together
+    /// with something to send.
+    fn receiving_costs(&self) -> bool;
+
     /// Sends what waits, as much as goes without blocking. With `receive` the channel may deliver
     /// the next message; without, the host has to wait.
     fn flush(&mut self, out: &mut Outbox, receive: bool) -> Result<(), ChannelError>;

@@ -331,6 +331,10 @@ impl Channel for UnixChannel {
         PipeId(id)
     }
 
+    fn receiving_costs(&self) -> bool {
+        false
+    }
+
     fn flush(&mut self, out: &mut Outbox, receive: bool) -> Result<(), ChannelError> {
         self.set_receiving(receive)?;
         let mut wanted = if receive {

@@ -425,6 +425,10 @@ impl Channel for VirtgpuChannel {
         PipeId(self.last_read_pipe)
     }
 
+    fn receiving_costs(&self) -> bool {
+        !self.polling
+    }
+
     fn flush(&mut self, out: &mut Outbox, receive: bool) -> Result<(), ChannelError> {
         loop {
             while !out.is_empty() && self.command.len() < MAX_COMMAND_BYTES - (1 << 16) {

@@ -5,7 +5,7 @@ use wayland_server::Resource;
 use wayland_server::protocol::wl_shm::WlShm;
 
 use super::objects::{ClientObject, Counterpart, DISPLAY_ID, HostObject, OwnObject, Role};
-use super::{Client, ClientError};
+use super::{Client, ClientError, REPLY};
 use crate::channel::{HostDescriptor, PipeId};
 use crate::globals;
 use crate::shm::pixel_bytes;
@@ -174,6 +174,11 @@ impl Client {
             ) => self.keymap(id, opcode, *format, *descriptor, *size),
             (Role::DataSource, "send", [Arg::Str(Some(mime)), Arg::Fd(descriptor)]) => {
                 self.send_source(id, opcode, mime, *descriptor)
+            }
+            (Role::Callback, _, _) => {
+                // Most often it is time to draw.
+                self.reply_due = Some(std::time::Instant::now() + REPLY);
+                self.relay_event(id, object, opcode, desc, args)
             }
             (Role::DataSource, "cancelled", _) => {
                 self.forget_source(id);

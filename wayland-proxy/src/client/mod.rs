@@ -53,6 +53,10 @@ const MAX_TO_CLIENT_BYTES: usize = 256 * 1024;
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a commit waits for the host to release a picture before another is made.
 const STALL: Duration = Duration::from_millis(250);
+/// How long the host's next message may wait for something to send, when the application was just
+/// told to draw its next picture and will have something: two command buffers a picture instead
+/// of three. Short, because input waits as long.
+const REPLY: Duration = Duration::from_millis(3);
 /// The longest text of an error.
 const MAX_ERROR_BYTES: usize = 512;
 /// Messages from the host handled in one wakeup.
@@ -189,6 +193,8 @@ pub struct Client {
     blobs: Blobs,
     /// A commit waits until this time for a picture to be released.
     stalled_until: Option<Instant>,
+    /// Until when the application's answer to the host's last message is waited for.
+    reply_due: Option<Instant>,
     selection: selection::Selections,
     /// The application has ended; what it said before is still relayed.
     ended: bool,
@@ -225,6 +231,7 @@ impl Client {
             surfaces: HashMap::new(),
             blobs: Blobs::new(stats),
             stalled_until: None,
+            reply_due: None,
             selection: selection::Selections::default(),
             ended: false,
             shared,
@@ -275,7 +282,11 @@ impl Client {
     /// When [`Client::handle`] has to be called although nothing is ready.
     pub fn deadline(&self) -> Option<Instant> {
         let unread = self.unread_since.map(|since| since + UNREAD_TIMEOUT);
-        self.stalled_until.into_iter().chain(unread).min()
+        self.stalled_until
+            .into_iter()
+            .chain(self.reply_due)
+            .chain(unread)
+            .min()
     }
 
     /// Gives host memory that shows nothing back to the host.
@@ -444,7 +455,13 @@ impl Client {
 
     fn flush(&mut self) -> Result<(), ClientError> {
         self.flush_client()?;
-        let receive = self.to_client.len() < MAX_TO_CLIENT_BYTES && !self.pipes.is_full();
+        let mut receive = self.to_client.len() < MAX_TO_CLIENT_BYTES && !self.pipes.is_full();
+        let reply_due = self.reply_due.is_some_and(|due| due > Instant::now());
+        if reply_due && self.to_host.is_empty() && self.channel.receiving_costs() {
+            receive = false;
+        } else {
+            self.reply_due = None;
+        }
         self.channel.flush(&mut self.to_host, receive)?;
         Ok(())
     }

@@ -33,6 +33,8 @@ pub enum Role {
     Surface,
     /// `wp_viewporter`.
     Viewporter,
+    /// `wl_callback`.
+    Callback,
     /// `wl_keyboard`.
     Keyboard,
     /// `wl_data_source` and its primary-selection sister.
@@ -53,6 +55,7 @@ impl Role {
             "wl_buffer" => Self::Buffer,
             "wl_surface" => Self::Surface,
             "wp_viewporter" => Self::Viewporter,
+            "wl_callback" => Self::Callback,
             "wl_keyboard" => Self::Keyboard,
             "wl_data_source" | "zwp_primary_selection_source_v1" => Self::DataSource,
             "wl_data_offer" | "zwp_primary_selection_offer_v1" => Self::DataOffer,
