@@ -81,6 +81,14 @@ impl Builder {
         let lock = fs::File::create(&path).map_err(io("creating", &path))?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
             .map_err(|error| io("locking", &path)(error.into()))?;
+        // A build that was interrupted could not clean up; under the lock nobody else uses these.
+        for folder in [images, layout.cache()] {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                if entry.file_name().to_string_lossy().starts_with(".tmp") {
+                    let _ = fs::remove_dir_all(entry.path());
+                }
+            }
+        }
         Ok(Self {
             layout,
             options,

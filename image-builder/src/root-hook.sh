@@ -50,7 +50,13 @@ if [ -x "$root"/usr/bin/fc-cache ]; then
 fi
 
 # Without extended attributes: looking for them, mkfs.erofs 1.5 walks through /proc even so.
-# What is mounted, and mmdebstrap's own files (it still needs them), stay out.
-mkfs.erofs -x-1 -T "$SOURCE_DATE_EPOCH" -U 00000000-0000-4000-8000-000000000000 \
-    --exclude-regex='^((dev|proc|sys|run|tmp)/.|etc/apt/apt.conf.d/..mmdebstrap|etc/dpkg/dpkg.cfg.d/..mmdebstrap)' "$BULKHEAD_ROOT_OUTPUT" "$root" > /dev/null
+# What is mounted, and mmdebstrap's own files (it still needs them), stay out; in a view of our own
+# /proc and /sys are not mounted, since in a user namespace they would belong to nobody.
+exclude='^((dev|proc|sys|run|tmp)/.|etc/(apt/apt.conf|dpkg/dpkg.cfg).d/..mmdebstrap)'
+export root exclude
+unshare --mount sh -c '
+    umount -l "$root/proc" "$root/sys" || true
+    exec mkfs.erofs -x-1 -T "$SOURCE_DATE_EPOCH" -U 00000000-0000-4000-8000-000000000000 \
+        --exclude-regex="$exclude" "$BULKHEAD_ROOT_OUTPUT" "$root"
+' > /dev/null
 chmod 0644 "$BULKHEAD_ROOT_OUTPUT"
