@@ -1,5 +1,5 @@
-//! Loads a kernel through its PVH note: an ELF image straight into guest memory, the initramfs
-//! beside it, and the start information that tells the kernel of both.
+//! The PVH boot protocol: the initramfs in guest memory and the start information that tells the
+//! kernel of it, of memory and of ACPI. The kernel itself is placed by [`super::elf`].
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -9,8 +9,6 @@ use linux_loader::configurator::{BootConfigurator, BootParams};
 use linux_loader::loader::elf::start_info::{
     hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
 };
-use linux_loader::loader::elf::{Elf, PvhBootCapability};
-use linux_loader::loader::{Error as LoaderError, KernelLoader, elf};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::layout;
@@ -58,39 +56,6 @@ pub struct LoadedKernel {
     pub entry: u64,
     /// The first address after it.
     pub end: u64,
-}
-
-/// Loads an ELF kernel.
-pub fn load_kernel(memory: &GuestMemory, file: &mut File) -> Result<LoadedKernel, LoadError> {
-    let too_big = || LoadError::TooBig {
-        memory_mib: memory::total_bytes(memory) >> 20,
-    };
-    let loaded =
-        Elf::load(memory, None, file, Some(GuestAddress(layout::HIGH_RAM))).map_err(|error| {
-            match error {
-                LoaderError::Elf(elf::Error::InvalidElfMagicNumber | elf::Error::ReadElfHeader) => {
-                    LoadError::NotElf
-                }
-                LoaderError::Elf(elf::Error::ReadKernelImage) if !past_end(file) => too_big(),
-                LoaderError::MemoryOverflow => too_big(),
-                other => LoadError::Truncated(other.to_string()),
-            }
-        })?;
-    let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
-        return Err(LoadError::NoPvhNote);
-    };
-    Ok(LoadedKernel {
-        entry: entry.0,
-        end: loaded.kernel_end,
-    })
-}
-
-/// Whether reading stopped because the file ended.
-fn past_end(file: &mut File) -> bool {
-    let Ok(position) = file.stream_position() else {
-        return true;
-    };
-    file.seek(SeekFrom::End(0)).is_ok_and(|end| position >= end)
 }
 
 /// Where the initramfs lies.

@@ -55,13 +55,11 @@ pub fn check_initramfs(file: &Named) -> Result<u64, FileError> {
                 .map_err(|_| truncated())?;
             if name == CPIO_TRAILER {
                 complete = true;
-                offset = next;
                 break;
             }
         }
         offset = next;
     }
-    let _ = offset;
     if complete {
         Ok(length)
     } else {

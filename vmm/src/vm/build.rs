@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::devices::{self, Placer};
 use super::{Vm, VmError};
-use crate::arch::{acpi, cpuid, layout, pvh, registers};
+use crate::arch::{acpi, cpuid, elf, layout, pvh, registers};
 use crate::bus::{Bus, BusDevice};
 use crate::config::Prepared;
 use crate::devices::power::{PM1_LENGTH, Pm1, ResetPort};
@@ -172,11 +172,10 @@ struct Kernel {
 
 fn load_kernel(memory: &GuestMemory, prepared: &mut Prepared) -> Result<Kernel, VmError> {
     let name = prepared.kernel.name.clone();
-    let loaded =
-        pvh::load_kernel(memory, &mut prepared.kernel.file).map_err(|source| VmError::Load {
-            name: name.clone(),
-            source,
-        })?;
+    let loaded = elf::load(memory, &prepared.kernel.file).map_err(|source| VmError::Load {
+        name: name.clone(),
+        source,
+    })?;
     let initramfs = match &mut prepared.initramfs {
         Some((file, length)) => {
             let result = pvh::load_initramfs(memory, &loaded, &mut file.file, *length);

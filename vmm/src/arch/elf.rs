@@ -1,0 +1,167 @@
+//! Places an ELF kernel in guest memory and finds its PVH entry point.
+//!
+//! Segments are read straight into guest memory. Mapping the file instead was measured: loading
+//! became thirty times faster, but the guest then faults in thousands of small pages where it had
+//! huge ones, and reached its init a quarter later.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+
+use super::layout;
+use super::pvh::{LoadError, LoadedKernel};
+use crate::memory::{self, GuestMemory};
+
+const HEADER_BYTES: usize = 64;
+const SEGMENT_BYTES: usize = 56;
+/// Kernels have about five.
+const MAX_SEGMENTS: u16 = 64;
+/// Kernels' notes have a few hundred bytes.
+const MAX_NOTE_BYTES: u64 = 64 << 10;
+const TYPE_LOAD: u32 = 1;
+const TYPE_NOTE: u32 = 4;
+const MACHINE_X86_64: u16 = 62;
+/// `XEN_ELFNOTE_PHYS32_ENTRY`.
+const NOTE_PVH_ENTRY: u32 = 18;
+
+struct Segment {
+    kind: u32,
+    offset: u64,
+    address: u64,
+    file_bytes: u64,
+    memory_bytes: u64,
+}
+
+fn truncated(why: &str) -> LoadError {
+    LoadError::Truncated(why.to_owned())
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn long(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// Loads a kernel.
+pub fn load(memory: &GuestMemory, file: &File) -> Result<LoadedKernel, LoadError> {
+    let mut entry = None;
+    let mut end = layout::HIGH_RAM;
+    for segment in segments(file)? {
+        match segment.kind {
+            TYPE_LOAD => {
+                place(memory, file, &segment)?;
+                end = end.max(segment.address + segment.memory_bytes);
+            }
+            TYPE_NOTE => entry = entry.or(pvh_entry(file, &segment)?),
+            _ => {}
+        }
+    }
+    let entry = u64::from(entry.ok_or(LoadError::NoPvhNote)?);
+    if !(layout::HIGH_RAM..end).contains(&entry) {
+        return Err(truncated("its entry point lies outside of it"));
+    }
+    Ok(LoadedKernel { entry, end })
+}
+
+fn segments(file: &File) -> Result<Vec<Segment>, LoadError> {
+    let mut header = [0; HEADER_BYTES];
+    file.read_exact_at(&mut header, 0)
+        .map_err(|_| LoadError::NotElf)?;
+    let is_64bit_little_endian = header.starts_with(b"\x7fELF\x02\x01");
+    if !is_64bit_little_endian || half(&header, 18) != Some(MACHINE_X86_64) {
+        return Err(LoadError::NotElf);
+    }
+    let (Some(table), Some(size), Some(count)) =
+        (long(&header, 32), half(&header, 54), half(&header, 56))
+    else {
+        return Err(LoadError::NotElf);
+    };
+    if usize::from(size) != SEGMENT_BYTES || count == 0 || count > MAX_SEGMENTS {
+        return Err(truncated("its program headers make no sense"));
+    }
+    let mut bytes = vec![0; SEGMENT_BYTES * usize::from(count)];
+    file.read_exact_at(&mut bytes, table)
+        .map_err(|_| truncated("program headers are missing"))?;
+    let parse = |bytes: &[u8]| {
+        Some(Segment {
+            kind: word(bytes, 0)?,
+            offset: long(bytes, 8)?,
+            address: long(bytes, 24)?,
+            file_bytes: long(bytes, 32)?,
+            memory_bytes: long(bytes, 40)?,
+        })
+    };
+    bytes
+        .chunks(SEGMENT_BYTES)
+        .map(|bytes| parse(bytes).ok_or_else(|| truncated("program headers are missing")))
+        .collect()
+}
+
+fn place(memory: &GuestMemory, file: &File, segment: &Segment) -> Result<(), LoadError> {
+    let Segment {
+        offset,
+        address,
+        file_bytes,
+        memory_bytes,
+        ..
+    } = *segment;
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    if offset
+        .checked_add(file_bytes)
+        .is_none_or(|end| end > length)
+    {
+        return Err(truncated("a segment ends behind the end of the file"));
+    }
+    if file_bytes > memory_bytes || address < layout::HIGH_RAM {
+        return Err(truncated("a segment makes no sense"));
+    }
+    let size = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
+    let region_end = memory
+        .find_region(GuestAddress(address))
+        .map(|region| vm_memory::GuestMemoryRegion::last_addr(region).0);
+    let fits = address
+        .checked_add(memory_bytes)
+        .is_some_and(|end| region_end.is_some_and(|last| end - 1 <= last));
+    if !fits || size == 0 {
+        return Err(LoadError::TooBig {
+            memory_mib: memory::total_bytes(memory) >> 20,
+        });
+    }
+    let count = usize::try_from(file_bytes).unwrap_or(usize::MAX);
+    let mut reader = file;
+    std::io::Seek::seek(&mut reader, std::io::SeekFrom::Start(offset))
+        .map_err(|error| LoadError::Truncated(error.to_string()))?;
+    memory
+        .read_exact_volatile_from(GuestAddress(address), &mut reader, count)
+        .map_err(|error| LoadError::Truncated(error.to_string()))
+}
+
+/// Finds the entry point among the notes of a segment.
+fn pvh_entry(file: &File, segment: &Segment) -> Result<Option<u32>, LoadError> {
+    let length = segment.file_bytes.min(MAX_NOTE_BYTES) as usize;
+    let mut notes = vec![0; length];
+    file.read_exact_at(&mut notes, segment.offset)
+        .map_err(|_| truncated("notes are missing"))?;
+    let mut at = 0usize;
+    while let (Some(name), Some(description), Some(kind)) =
+        (word(&notes, at), word(&notes, at + 4), word(&notes, at + 8))
+    {
+        let name_at = at + 12;
+        let padded = |size: u32| (size as usize).next_multiple_of(4);
+        let description_at = name_at.saturating_add(padded(name));
+        if kind == NOTE_PVH_ENTRY && notes.get(name_at..name_at + 4) == Some(b"Xen\0") {
+            return Ok(word(&notes, description_at));
+        }
+        at = description_at
+            .saturating_add(padded(description))
+            .min(length);
+    }
+    Ok(None)
+}
