@@ -147,15 +147,13 @@ impl Server {
         let display = Display::<State>::new().map_err(event_loop_error)?;
         let dh = display.handle();
         let display = Rc::new(RefCell::new(display));
-        let mut size = options.size;
-        let backend = match options.backend {
-            BackendKind::Headless => Backend::headless(area(size))?,
+        let (backend, size) = match options.backend {
+            BackendKind::Headless => (Backend::headless(area(options.size))?, options.size),
             #[cfg(feature = "winit")]
             BackendKind::Winit => {
-                let (backend, real) = Backend::winit(area(size), &events.handle())?;
+                let (backend, real) = Backend::winit(area(options.size), &events.handle())?;
                 let length = |v: i32| u16::try_from(v.clamp(1, 16_384)).unwrap_or(u16::MAX);
-                size = (length(real.w), length(real.h));
-                backend
+                (backend, (length(real.w), length(real.h)))
             }
             #[cfg(not(feature = "winit"))]
             BackendKind::Winit => return Err(StartError::NoWinit),

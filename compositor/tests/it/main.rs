@@ -2,6 +2,7 @@
 
 mod clients;
 mod fixture;
+mod told;
 
 mod borders;
 mod control;
