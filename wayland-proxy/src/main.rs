@@ -18,6 +18,7 @@ Options:
   --host-socket PATH  Relay to the compositor that listens on this socket instead,
                       without any virtio-gpu: for tests and debugging
   --stats FILE        Write the counters to this file on SIGUSR1 and at the end
+                      [default: wayland-proxy.json beside the socket, on SIGUSR1 only]
   -h, --help          Show this help
   -V, --version       Show the version
 

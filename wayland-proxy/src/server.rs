@@ -91,7 +91,9 @@ pub struct Server {
     signals: OwnedFd,
     host: Host,
     shared: Rc<Shared>,
-    stats_file: Option<PathBuf>,
+    stats_file: PathBuf,
+    /// Whether the counters are also written at the end.
+    final_stats: bool,
     clients: HashMap<u64, Served>,
     last_client: u64,
 }
@@ -174,7 +176,9 @@ impl Server {
             signals,
             host,
             shared,
-            stats_file,
+            final_stats: stats_file.is_some(),
+            // Beside the socket is a place that belongs to the user and is gone with the session.
+            stats_file: stats_file.unwrap_or_else(|| socket.with_file_name("wayland-proxy.json")),
             clients: HashMap::new(),
             last_client: 0,
         })
@@ -188,7 +192,9 @@ impl Server {
     /// Serves until a signal ends it.
     pub fn run(&mut self) -> Result<(), ServerError> {
         while self.turn(None)? {}
-        self.write_stats();
+        if self.final_stats {
+            self.write_stats();
+        }
         Ok(())
     }
 
@@ -363,13 +369,8 @@ impl Server {
     }
 
     fn write_stats(&self) {
-        match &self.stats_file {
-            Some(path) => {
-                if let Err(error) = self.shared.stats.write(path) {
-                    tracing::warn!("cannot write {}: {error}", path.display());
-                }
-            }
-            None => tracing::info!("{}", self.shared.stats.to_json().trim_end()),
+        if let Err(error) = self.shared.stats.write(&self.stats_file) {
+            tracing::warn!("cannot write {}: {error}", self.stats_file.display());
         }
     }
 }
