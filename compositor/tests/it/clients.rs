@@ -57,6 +57,8 @@ pub struct Client {
     pub primary_manager: ZwpPrimarySelectionDeviceManagerV1,
     pub device: WlDataDevice,
     pub primary_device: ZwpPrimarySelectionDeviceV1,
+    pub activation:
+        wayland_protocols::xdg::activation::v1::client::xdg_activation_v1::XdgActivationV1,
     pub globals: Vec<(String, u32)>,
 }
 
@@ -104,6 +106,7 @@ impl Client {
             shm: list.bind(&qh, 1..=1, ()).ok()?,
             wm_base: list.bind(&qh, 1..=6, ()).ok()?,
             viewporter: list.bind(&qh, 1..=1, ()).ok()?,
+            activation: list.bind(&qh, 1..=1, ()).ok()?,
             seat,
             data_manager,
             primary_manager,

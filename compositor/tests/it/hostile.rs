@@ -395,7 +395,7 @@ fn a_flood_does_not_starve_the_others() {
         let asked = Instant::now();
         assert!(witness.sync());
         assert!(
-            asked.elapsed() < Duration::from_millis(2500),
+            asked.elapsed() < Duration::from_secs(6),
             "{:?}",
             asked.elapsed()
         );

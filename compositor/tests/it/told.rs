@@ -25,6 +25,10 @@ use wayland_client::{
         wl_touch,
     },
 };
+use wayland_protocols::xdg::activation::v1::client::{
+    xdg_activation_token_v1::{self, XdgActivationTokenV1},
+    xdg_activation_v1::XdgActivationV1,
+};
 use wayland_protocols::{
     wp::{
         primary_selection::zv1::client::{
@@ -63,6 +67,7 @@ pub struct Told {
     pub gives: Vec<u8>,
     pub outputs: Vec<(i32, i32)>,
     pub keymap: usize,
+    pub token: Option<String>,
     pub enter_serial: u32,
     pub pointer: Option<wl_pointer::WlPointer>,
 }
@@ -441,6 +446,22 @@ impl Dispatch<WlSurface, ()> for Told {
     }
 }
 
+impl Dispatch<XdgActivationTokenV1, ()> for Told {
+    fn event(
+        told: &mut Self,
+        _: &XdgActivationTokenV1,
+        event: xdg_activation_token_v1::Event,
+        (): &(),
+        _: &Connection,
+        _: &QueueHandle<Self>,
+    ) {
+        if let xdg_activation_token_v1::Event::Done { token } = event {
+            told.token = Some(token);
+        }
+    }
+}
+
+delegate_noop!(Told: XdgActivationV1);
 delegate_noop!(Told: ignore WlShm);
 delegate_noop!(Told: ignore WlBuffer);
 delegate_noop!(Told: WlCompositor);

@@ -105,27 +105,21 @@ fn an_idle_desktop_draws_nothing() {
 
 #[test]
 fn activation_tokens_raise_nothing() {
-    // The protocol is there, and a guest cannot raise itself with it: the window that was
-    // mapped last keeps the focus whatever the other one says.
     let desk = Desk::two();
     let mut first = Client::connect(&desk, "work");
-    first.window(100, 100, BLUE);
+    let window = first.window(100, 100, BLUE);
     let mut second = Client::connect(&desk, "personal");
     second.window(100, 100, BLUE);
-    use wayland_protocols::xdg::activation::v1::client::{
-        xdg_activation_token_v1, xdg_activation_v1,
-    };
-    assert!(
-        first
-            .globals
-            .iter()
-            .any(|(name, _)| name == "xdg_activation_v1")
-    );
-    let _ = (
-        xdg_activation_v1::REQ_ACTIVATE_SINCE,
-        xdg_activation_token_v1::REQ_COMMIT_SINCE,
-    );
+    let token = first.activation.get_activation_token(&first.qh, ());
+    token.set_surface(&window.surface);
+    token.commit();
+    first.until("a token", |t| t.token.is_some());
+    first
+        .activation
+        .activate(first.told.token.clone().unwrap(), &window.surface);
+    assert!(first.sync());
     assert_eq!(desk.window_of("personal").unwrap().all["focused"], true);
+    assert_eq!(desk.window_of("work").unwrap().all["focused"], false);
 }
 
 #[test]
