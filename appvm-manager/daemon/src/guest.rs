@@ -4,6 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
+use std::time::Duration;
 
 use bulkhead_protocol::{CONTROL_PORT, Decoder, Hello, Message, PROTOCOL_VERSION, Power, Ready};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
@@ -11,6 +12,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+
+/// After each refused connection, so that a flood of them costs the daemon nothing.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the agent reported, checked.
 #[derive(Debug)]
@@ -51,7 +55,12 @@ pub async fn serve(
                     }
                 });
             }
-            Ok(Some((port, _closed))) => tracing::debug!(port, "refused a guest's connection"),
+            Ok(Some((port, _closed))) => {
+                tracing::debug!(port, "refused a guest's connection");
+                // A guest that connects without end is slowed down; the VMM refuses for us when
+                // its queue is full.
+                tokio::time::sleep(REFUSAL_PAUSE).await;
+            }
             Ok(None) => return,
             Err(error) => {
                 tracing::warn!(%error, "guest connections");
