@@ -66,12 +66,19 @@ pub struct ControlReply {
 impl ControlReply {
     /// A command carried out.
     pub fn done(state: VmState) -> Self {
-        Self { ok: true, state: Some(state), ..Self::default() }
+        Self {
+            ok: true,
+            state: Some(state),
+            ..Self::default()
+        }
     }
 
     /// A command refused.
     pub fn refused(error: impl Into<String>) -> Self {
-        Self { error: Some(error.into()), ..Self::default() }
+        Self {
+            error: Some(error.into()),
+            ..Self::default()
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Places an ELF kernel in guest memory and finds its PVH entry point.
 //!
-//! Segments are read straight into guest memory. Mapping the file instead was measured: loading
-//! became thirty times faster, but the guest then faults in thousands of small pages where it had
-//! huge ones, and reached its init a quarter later.
+//! Segments are read straight into guest memory. Mapping the file instead was tried under nested
+//! emulation: loading took 0.02 s instead of 0.4 s or more, but the guest then faulted in thousands
+//! of small pages where it has huge ones now, and the whole start was not faster.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
