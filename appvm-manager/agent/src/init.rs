@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use bulkhead_protocol::pump::Outbox;
 use bulkhead_protocol::{CONTROL_PORT, EXEC_PORT, HOST_CID, Power};
@@ -16,8 +16,8 @@ use crate::connection::{Connection, Listener};
 use crate::console::{self, boot_ms, say};
 use crate::control::{Asked, Link};
 use crate::reaper::Reaper;
-use crate::services::{self, Service};
-use crate::session::Context;
+use crate::services::{self, Service, Socket};
+use crate::session::{Context, Sockets};
 use crate::{disks, files, modules, mounts, network, power, server, user};
 
 /// The stages of the start and when each was over, in milliseconds since the guest's boot.
@@ -37,7 +37,7 @@ pub fn run() -> ! {
     mounts::first();
     console::open();
     let line = CommandLine::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
-    modules::load_all();
+    let display = modules::load_all(line.timings);
     stages.over("modules");
 
     let link = match Connection::to_vsock(HOST_CID, CONTROL_PORT).and_then(Link::new) {
@@ -64,11 +64,16 @@ pub fn run() -> ! {
         Err(error) => fatal(&format!("no thread for the reaper: {error}")),
     };
     let outbox = link.as_ref().map(Link::outbox);
+    let sockets = Arc::new(Sockets::default());
     let context = Context {
         reaper: reaper.clone(),
         in_guest: true,
-        services: Arc::new(start_services(&reaper, outbox)),
+        services: sockets.clone(),
     };
+    if let Err(error) = services::session_bus(&reaper) {
+        say(&format!("no session bus: {error}"));
+    }
+    start_proxy(&reaper, outbox, display, &sockets);
     stages.over("services");
     match Listener::vsock(EXEC_PORT) {
         Ok(listener) => {
@@ -246,43 +251,38 @@ fn feed_entropy() {
     }
 }
 
-/// Starts what the session needs; gives the sockets that commands wait for.
-fn start_services(reaper: &Reaper, outbox: Option<Arc<Outbox>>) -> Vec<std::path::PathBuf> {
-    let mut sockets = Vec::new();
-    if let Some(proxy) = services::proxy() {
-        sockets.push(user::WAYLAND_SOCKET.into());
-        Service {
-            name: "wayland-proxy",
-            argv: vec![
-                proxy.to_string_lossy().into_owned(),
-                "--socket".into(),
-                user::WAYLAND_SOCKET.into(),
-            ],
-            socket: user::WAYLAND_SOCKET.into(),
-            status: outbox,
-        }
-        .start(reaper.clone());
+/// Starts the Wayland proxy as soon as the display is there, and tells what commands wait for.
+fn start_proxy(
+    reaper: &Reaper,
+    status: Option<Arc<Outbox>>,
+    display: Option<JoinHandle<()>>,
+    sockets: &Arc<Sockets>,
+) {
+    let (reaper, thread_sockets) = (reaper.clone(), sockets.clone());
+    let spawned = thread::Builder::new()
+        .name("display".into())
+        .spawn(move || {
+            if let Some(display) = display {
+                let _ = display.join();
+            }
+            let Some(proxy) = services::proxy() else {
+                return thread_sockets.known(Vec::new());
+            };
+            Service {
+                name: "wayland-proxy",
+                argv: vec![
+                    proxy.to_string_lossy().into_owned(),
+                    "--socket".into(),
+                    user::WAYLAND_SOCKET.into(),
+                ],
+                socket: Socket::Made(user::WAYLAND_SOCKET.into()),
+                status,
+            }
+            .start(reaper);
+            thread_sockets.known(vec![user::WAYLAND_SOCKET.into()]);
+        });
+    if let Err(error) = spawned {
+        say(&format!("thread: {error}"));
+        sockets.known(Vec::new());
     }
-    if Path::new("/usr/bin/dbus-daemon").exists() {
-        sockets.push(user::BUS_SOCKET.into());
-        Service {
-            name: "dbus",
-            argv: [
-                "dbus-daemon",
-                "--session",
-                "--nofork",
-                "--nopidfile",
-                "--nosyslog",
-                "--address",
-            ]
-            .map(String::from)
-            .into_iter()
-            .chain([format!("unix:path={}", user::BUS_SOCKET)])
-            .collect(),
-            socket: user::BUS_SOCKET.into(),
-            status: None,
-        }
-        .start(reaper.clone());
-    }
-    sockets
 }

@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::thread::{self, JoinHandle};
 
-use crate::console::say;
+use crate::console::{boot_ms, say};
 use crate::files::check;
 
 /// One path per line, in load order; `#` begins a comment.
@@ -13,20 +14,58 @@ const LIST: &str = "/etc/bulkhead/modules";
 /// `MODULE_INIT_COMPRESSED_FILE`: the kernel decompresses.
 const COMPRESSED: libc::c_long = 4;
 
-/// Loads all; what fails is reported and left out.
-pub fn load_all() {
+/// Loads what the boot needs and gives the thread that loads the rest meanwhile: the display's
+/// modules, which take long and which only windows need. What fails is reported and left out.
+pub fn load_all(timings: bool) -> Option<JoinHandle<()>> {
     let list = match fs::read_to_string(LIST) {
         Ok(list) => list,
-        Err(error) => return say(&format!("{LIST}: {error}")),
-    };
-    for path in paths(&list) {
-        match load(Path::new(path)) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
-            // Drivers for hardware that this machine lacks say so.
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
-            Err(error) => say(&format!("module {path}: {error}")),
+        Err(error) => {
+            say(&format!("{LIST}: {error}"));
+            return None;
         }
+    };
+    let (late, first): (Vec<_>, Vec<_>) = paths(&list).partition(|path| is_for_display(path));
+    // Open at once: the initramfs is out of reach when the root has been switched.
+    let late: Vec<_> = late
+        .into_iter()
+        .map(|path| (path.to_owned(), File::open(path)))
+        .collect();
+    let rest = thread::Builder::new()
+        .name("modules".into())
+        .spawn(move || {
+            for (path, file) in late {
+                report(
+                    &path,
+                    file.and_then(|file| load(Path::new(&path), &file)),
+                    timings,
+                );
+            }
+        });
+    for path in first {
+        let file = File::open(path);
+        report(
+            path,
+            file.and_then(|file| load(Path::new(path), &file)),
+            timings,
+        );
+    }
+    rest.inspect_err(|error| say(&format!("thread: {error}")))
+        .ok()
+}
+
+/// Modules of the display depend on each other only.
+fn is_for_display(path: &str) -> bool {
+    path.contains("/drm/") || path.contains("/virtio_dma_buf.")
+}
+
+fn report(path: &str, result: io::Result<()>, timings: bool) {
+    match result {
+        Ok(()) if timings => say(&format!("timing module {path} {}", boot_ms())),
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+        // Drivers for hardware that this machine lacks say so.
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+        Err(error) => say(&format!("module {path}: {error}")),
     }
 }
 
@@ -42,8 +81,7 @@ fn paths(list: &str) -> impl Iterator<Item = &str> {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-fn load(path: &Path) -> io::Result<()> {
-    let file = File::open(path)?;
+fn load(path: &Path, file: &File) -> io::Result<()> {
     let compressed = path.extension().is_some_and(|ending| ending != "ko");
     let flags = if compressed { COMPRESSED } else { 0 };
     // SAFETY: the descriptor is open and the parameters are an empty C string.
@@ -61,6 +99,19 @@ fn load(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_display_waits() {
+        assert!(is_for_display(
+            "/lib/modules/6.12/kernel/drivers/gpu/drm/drm.ko"
+        ));
+        assert!(is_for_display(
+            "/lib/modules/6.12/kernel/drivers/virtio/virtio_dma_buf.ko"
+        ));
+        assert!(!is_for_display(
+            "/lib/modules/6.12/kernel/drivers/block/virtio_blk.ko"
+        ));
+    }
 
     #[test]
     fn lists_have_comments_and_empty_lines() {

@@ -23,6 +23,11 @@ const KEY_POWER: u16 = 116;
 
 static GOING_DOWN: AtomicBool = AtomicBool::new(false);
 
+/// Whether the end has begun; what ends now is not started again.
+pub fn is_going_down() -> bool {
+    GOING_DOWN.load(Ordering::SeqCst)
+}
+
 /// Watches every input device for the power key, a thread each.
 pub fn watch_button(reaper: &Reaper) {
     let Ok(devices) = fs::read_dir("/dev/input") else {

@@ -52,7 +52,7 @@ pub fn serve_unix(path: &Path, control: Option<&Path>) -> io::Result<()> {
     let context = Context {
         reaper: Reaper::start()?,
         in_guest: false,
-        services: Arc::new(Vec::new()),
+        services: Arc::default(),
     };
     let Some(control) = control else {
         serve(context, listener);

@@ -2,8 +2,9 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -14,10 +15,10 @@ use bulkhead_protocol::message::ProxyStatus;
 use bulkhead_protocol::pump::Outbox;
 
 use crate::console::say;
-use crate::files::give;
+use crate::files::{check, give};
 use crate::reaper::Reaper;
 use crate::spawn::{Program, null, pipe};
-use crate::{mounts, user};
+use crate::{mounts, power, user};
 
 /// A program that ran this long counts as having started well.
 const STABLE: Duration = Duration::from_secs(10);
@@ -30,14 +31,23 @@ pub fn proxy() -> Option<PathBuf> {
     (file.exists() && Path::new("/dev/dri/renderD128").exists()).then_some(file)
 }
 
+/// Where a service listens.
+pub enum Socket {
+    /// The service makes it; what is left of the run before is removed.
+    Made(PathBuf),
+    /// It is here already, and the service is started when somebody connects. Commands need not
+    /// wait for such a service, and most never need it.
+    Given(UnixListener),
+}
+
 /// A program that is started again whenever it ends.
 pub struct Service {
     /// For messages.
     pub name: &'static str,
     /// What to run.
     pub argv: Vec<String>,
-    /// Its socket, removed before each start.
-    pub socket: PathBuf,
+    /// Its socket.
+    pub socket: Socket,
     /// Who is told when it starts and ends.
     pub status: Option<Arc<Outbox>>,
 }
@@ -50,9 +60,10 @@ impl Service {
             .spawn(move || {
                 let mut restarts = 0;
                 let mut pause = Duration::from_millis(100);
-                loop {
+                while !power::is_going_down() {
                     let begin = Instant::now();
                     match self.run_once(&reaper, restarts) {
+                        _ if power::is_going_down() => return,
                         Ok(how) => say(&format!("{} ended: {how}", self.name)),
                         Err(error) => say(&format!("{}: {error}", self.name)),
                     }
@@ -78,8 +89,17 @@ impl Service {
     }
 
     fn run_once(&self, reaper: &Reaper, restarts: u32) -> Result<String, crate::spawn::SpawnError> {
-        let _ = std::fs::remove_file(&self.socket);
-        open_render_nodes();
+        let given = match &self.socket {
+            Socket::Made(path) => {
+                let _ = std::fs::remove_file(path);
+                open_render_nodes();
+                None
+            }
+            Socket::Given(listener) => {
+                wait_for_client(listener)?;
+                Some(listener.as_fd())
+            }
+        };
         let (reader, writer) = pipe()?;
         let null = null()?;
         let program = Program {
@@ -90,6 +110,7 @@ impl Service {
             stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
             terminal: false,
             arg0: None,
+            listener: given,
         };
         let child = program.spawn(reaper)?;
         drop(writer);
@@ -100,6 +121,39 @@ impl Service {
             Err(_) => "unknown".to_owned(),
         })
     }
+}
+
+fn wait_for_client(listener: &UnixListener) -> std::io::Result<()> {
+    let mut polled = libc::pollfd {
+        fd: listener.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: the pointer and count describe one pollfd.
+    check(unsafe { libc::poll(&mut polled, 1, -1) }.into()).map(|_| ())
+}
+
+/// The bus daemon takes its socket over by systemd's convention, in which it must know its own
+/// process identifier; the shell that becomes it has the same one.
+pub const BUS_SCRIPT: &str = "export LISTEN_FDS=1 LISTEN_PID=$$; exec dbus-daemon --session \
+                              --address=systemd: --nofork --nopidfile --nosyslog";
+
+/// The session bus: its socket at once, its daemon when the first program connects.
+pub fn session_bus(reaper: &Reaper) -> std::io::Result<()> {
+    if !Path::new("/usr/bin/dbus-daemon").exists() {
+        return Ok(());
+    }
+    let _ = std::fs::remove_file(user::BUS_SOCKET);
+    let listener = UnixListener::bind(user::BUS_SOCKET)?;
+    give(Path::new(user::BUS_SOCKET), user::UID, user::UID)?;
+    Service {
+        name: "dbus",
+        argv: ["/bin/sh", "-c", BUS_SCRIPT].map(String::from).into(),
+        socket: Socket::Given(listener),
+        status: None,
+    }
+    .start(reaper.clone());
+    Ok(())
 }
 
 /// Shows a service's output on the console, line by line.
@@ -146,7 +200,7 @@ pub fn console_shell(reaper: Reaper) {
     let result = thread::Builder::new()
         .name("console".into())
         .spawn(move || {
-            loop {
+            while !power::is_going_down() {
                 let device = OpenOptions::new()
                     .read(true)
                     .write(true)
@@ -169,6 +223,7 @@ pub fn console_shell(reaper: Reaper) {
                         stdio: [device.as_fd(); 3],
                         terminal: true,
                         arg0: Some("-bash".into()),
+                        listener: None,
                     }
                     .spawn(&reaper)?;
                     let _ = child.ended.recv();

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,41 @@ pub struct Context {
     /// as whoever runs the agent, with what it inherited.
     pub in_guest: bool,
     /// Sockets that must exist before a user's command starts.
-    pub services: Arc<Vec<PathBuf>>,
+    pub services: Arc<Sockets>,
+}
+
+/// Sockets that will exist soon; which ones is known only when the guest's hardware is.
+#[derive(Default)]
+pub struct Sockets {
+    paths: Mutex<Option<Vec<PathBuf>>>,
+    changed: Condvar,
+}
+
+impl Sockets {
+    /// Says which.
+    pub fn known(&self, paths: Vec<PathBuf>) {
+        *self.paths.lock().unwrap_or_else(PoisonError::into_inner) = Some(paths);
+        self.changed.notify_all();
+    }
+
+    /// Waits until they exist, for a bounded time.
+    fn wait(&self) {
+        let end = Instant::now() + SERVICE_TIMEOUT;
+        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        while paths.is_none() {
+            let Some(left) = end.checked_duration_since(Instant::now()) else {
+                return;
+            };
+            (paths, _) = self
+                .changed
+                .wait_timeout(paths, left)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let paths = paths.clone().unwrap_or_default();
+        while !paths.iter().all(|path| path.exists()) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 /// Serves one connection to its end.
@@ -74,9 +108,7 @@ struct Started {
 fn start(context: &Context, request: &ExecRequest) -> Result<Started, (u8, String)> {
     let as_root = request.user == User::Root;
     if context.in_guest && !as_root {
-        for path in context.services.iter() {
-            wait_for(path);
-        }
+        context.services.wait();
     }
     let mut environment = if context.in_guest {
         user::environment(as_root)
@@ -140,6 +172,7 @@ fn start(context: &Context, request: &ExecRequest) -> Result<Started, (u8, Strin
         stdio: [theirs[0].as_fd(), theirs[1].as_fd(), theirs[2].as_fd()],
         terminal: request.tty.is_some(),
         arg0,
+        listener: None,
     };
     let child = program
         .spawn(&context.reaper)
@@ -152,13 +185,6 @@ fn start(context: &Context, request: &ExecRequest) -> Result<Started, (u8, Strin
         stderr,
         terminal,
     })
-}
-
-fn wait_for(socket: &Path) {
-    let end = Instant::now() + SERVICE_TIMEOUT;
-    while !socket.exists() && Instant::now() < end {
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// The pumps of a command.

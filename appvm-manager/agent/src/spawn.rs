@@ -6,7 +6,7 @@
 use std::ffi::{CString, NulError};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -29,6 +29,8 @@ pub struct Program<'a> {
     pub terminal: bool,
     /// The name that the program sees as `argv[0]`, where it differs.
     pub arg0: Option<String>,
+    /// A listening socket that it gets as descriptor 3.
+    pub listener: Option<BorrowedFd<'a>>,
 }
 
 /// Why a program did not start.
@@ -92,10 +94,10 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
         .collect()
 }
 
-/// A copy of a descriptor above the standard ones, closed on exec.
-fn above_stdio(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// A copy of a descriptor, numbered `least` or more, closed on exec.
+fn above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the descriptor is borrowed for the call.
-    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) };
+    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) };
     if copy < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -123,6 +125,7 @@ struct Prepared {
     uid: Option<u32>,
     stdio: [RawFd; 3],
     terminal: bool,
+    listener: Option<RawFd>,
     report: RawFd,
 }
 
@@ -158,6 +161,11 @@ impl Prepared {
                 }
             }
             libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as i32);
+            if let Some(listener) = self.listener
+                && libc::dup2(listener, 3) < 0
+            {
+                self.give_up();
+            }
             libc::umask(0o022);
             if libc::chdir(self.cwd.as_ptr()) != 0 {
                 libc::chdir(c"/".as_ptr());
@@ -213,11 +221,17 @@ impl Program<'_> {
             .map(|(name, value)| CString::new(format!("{name}={value}")))
             .collect::<Result<_, _>>()?;
         let stdio = [
-            above_stdio(self.stdio[0])?,
-            above_stdio(self.stdio[1])?,
-            above_stdio(self.stdio[2])?,
+            above(self.stdio[0], 3)?,
+            above(self.stdio[1], 3)?,
+            above(self.stdio[2], 3)?,
         ];
-        let (reader, writer) = pipe()?;
+        // Above 3, so that making it descriptor 3 always makes a new one, without the flag that
+        // closes it; the same for the report pipe, which must not be overwritten.
+        let listener = self.listener.map(|fd| above(fd, 4)).transpose()?;
+        let (reader, low_writer) = pipe()?;
+        let writer = above(low_writer.as_fd(), 4)?;
+        // Only the copy may stay: the reader waits until no writer is left.
+        drop(low_writer);
         let prepared = Prepared {
             file: crate::files::c_path(&file)?,
             argv: pointers(&argv),
@@ -230,6 +244,7 @@ impl Program<'_> {
                 stdio[2].as_raw_fd(),
             ],
             terminal: self.terminal,
+            listener: listener.as_ref().map(AsRawFd::as_raw_fd),
             report: writer.as_raw_fd(),
         };
         let child = reaper.register(|| {
@@ -265,8 +280,6 @@ pub fn null() -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use bulkhead_protocol::ExitReason;
 
     use super::*;
@@ -281,6 +294,7 @@ mod tests {
             stdio: [null.as_fd(); 3],
             terminal: false,
             arg0: None,
+            listener: None,
         }
         .spawn(reaper)
     }
@@ -302,6 +316,36 @@ mod tests {
         assert_eq!(run(&reaper, &["/no/such"]).unwrap_err().status(), 127);
         assert_eq!(run(&reaper, &["/etc/passwd"]).unwrap_err().status(), 126);
         assert_eq!(run(&reaper, &[]).unwrap_err().status(), 127);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bus");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let null = null().unwrap();
+        let child = Program {
+            argv: ["/bin/sh", "-c", crate::services::BUS_SCRIPT]
+                .map(String::from)
+                .into(),
+            environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            cwd: "/".into(),
+            uid: None,
+            stdio: [null.as_fd(); 3],
+            terminal: false,
+            arg0: None,
+            listener: Some(listener.as_fd()),
+        }
+        .spawn(&reaper)
+        .unwrap();
+        let bus = format!("--bus=unix:path={}", path.display());
+        let list = [
+            "--dest=org.freedesktop.DBus",
+            "/",
+            "org.freedesktop.DBus.ListNames",
+        ];
+        let ask = run(
+            &reaper,
+            &[&["dbus-send", &bus, "--print-reply"][..], &list].concat(),
+        );
+        assert_eq!(ask.unwrap().ended.recv().unwrap(), ExitReason::Code(0));
+        assert!(reaper.signal_group(child.pid, libc::SIGTERM));
         assert!(reaper.wait_until_alone(Duration::from_secs(5)));
     }
 
