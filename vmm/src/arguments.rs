@@ -6,7 +6,8 @@ use std::os::fd::FromRawFd;
 use std::path::PathBuf;
 
 use bulkhead_vmm_api::{
-    ConsoleConfig, DiskConfig, GpuConfig, GuestConnections, Socket, Source, VmConfig, VsockConfig,
+    ConsoleConfig, DiskConfig, GpuBackend, GpuConfig, GuestConnections, Socket, Source, VmConfig,
+    VsockConfig,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -98,8 +99,9 @@ struct RunArguments {
     #[arg(long, value_name = "cid=N,socket=PATH[,guest=PREFIX]")]
     vsock: Option<String>,
 
-    /// Windows: wayland=PATH, the socket of the compositor for this guest
-    #[arg(long, value_name = "wayland=PATH")]
+    /// Windows: wayland=PATH[,backend=native|rutabaga]. PATH is the compositor's socket for this
+    /// guest
+    #[arg(long, value_name = "wayland=PATH[,backend=NAME]")]
     gpu: Option<String>,
 
     /// Listen for control commands on this path
@@ -230,11 +232,26 @@ fn parse_vsock(text: &str) -> Result<VsockConfig, String> {
 }
 
 fn parse_gpu(text: &str) -> Result<GpuConfig, String> {
-    let path = text
-        .strip_prefix("wayland=")
-        .filter(|path| !path.is_empty());
-    let path = path.ok_or_else(|| format!("--gpu {text:?}: write wayland=PATH"))?;
-    Ok(GpuConfig::new(path.into()))
+    let mut config = None;
+    let mut backend = GpuBackend::default();
+    for part in text.split(',') {
+        match part.split_once('=') {
+            Some(("wayland", path)) if !path.is_empty() => {
+                config = Some(GpuConfig::new(path.into()));
+            }
+            Some(("backend", "native")) => backend = GpuBackend::Native,
+            Some(("backend", "rutabaga")) => backend = GpuBackend::Rutabaga,
+            _ => {
+                return Err(format!(
+                    "--gpu {text:?}: {part:?} is not understood: write \
+                     wayland=PATH[,backend=native|rutabaga]"
+                ));
+            }
+        }
+    }
+    let mut config = config.ok_or_else(|| format!("--gpu {text:?}: write wayland=PATH"))?;
+    config.backend = backend;
+    Ok(config)
 }
 
 #[cfg(test)]
@@ -262,6 +279,13 @@ mod tests {
         assert!(config.disks[0].read_only && !config.disks[1].read_only);
         assert_eq!(config.disks[1].id, "disk1");
         assert_eq!(config.vsock.unwrap().cid, 3);
+        assert_eq!(config.gpu.unwrap().backend, GpuBackend::Native);
+        let config = parse("--kernel k --gpu wayland=/w,backend=rutabaga").unwrap();
+        let gpu = config.gpu.unwrap();
+        assert_eq!(
+            (gpu.wayland, gpu.backend),
+            ("/w".into(), GpuBackend::Rutabaga)
+        );
     }
 
     #[test]
@@ -271,6 +295,11 @@ mod tests {
             ("--kernel k --disk x,rw", "\"rw\""),
             ("--kernel k --vsock cid=3", "socket=PATH"),
             ("--kernel k --gpu x", "wayland=PATH"),
+            ("--kernel k --gpu backend=rutabaga", "wayland=PATH"),
+            (
+                "--kernel k --gpu wayland=/w,backend=x",
+                "backend=native|rutabaga",
+            ),
             ("", "--kernel"),
         ] {
             let message = parse(line).unwrap_err();

@@ -73,12 +73,29 @@ pub struct VsockConfig {
     pub guest_connections: Option<GuestConnections>,
 }
 
+/// Which implementation of the cross-domain protocol a virtio-gpu device has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GpuBackend {
+    /// Bulkhead's own: one thread for all contexts, which never blocks.
+    #[default]
+    Native,
+    /// rutabaga_gfx: a thread per context, behind the same checks.
+    Rutabaga,
+}
+
 /// The virtio-gpu device, which carries Wayland to the host's compositor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GpuConfig {
     /// The domain's Wayland socket on the host.
     pub wayland: PathBuf,
+    /// What speaks to it.
+    #[serde(default)]
+    pub backend: GpuBackend,
+    /// With rutabaga: a context whose thread makes no progress for so long is closed.
+    #[serde(default = "default_watchdog_ms")]
+    pub watchdog_ms: u32,
     /// At most so many contexts (one per application) at a time.
     #[serde(default = "default_max_contexts")]
     pub max_contexts: u32,
@@ -93,6 +110,9 @@ pub struct GpuConfig {
     pub window_mib: u32,
 }
 
+fn default_watchdog_ms() -> u32 {
+    5000
+}
 fn default_max_contexts() -> u32 {
     64
 }
@@ -111,6 +131,8 @@ impl GpuConfig {
     pub fn new(wayland: PathBuf) -> Self {
         Self {
             wayland,
+            backend: GpuBackend::default(),
+            watchdog_ms: default_watchdog_ms(),
             max_contexts: default_max_contexts(),
             max_resources: default_max_resources(),
             max_blob_mib: default_max_blob_mib(),

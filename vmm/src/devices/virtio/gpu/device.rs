@@ -1,6 +1,5 @@
 //! The device as the transport sees it: features, configuration, start and stop.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -11,6 +10,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::super::device::{
     ActivateError, Activation, ActiveQueue, SharedMemoryRegion, VirtioDevice,
 };
+use super::backend::BackendChoice;
 use super::resources::{Quotas, Resources};
 use super::stats::Stats;
 use super::worker::{QueueIo, Worker, WorkerParts};
@@ -33,7 +33,7 @@ const CAPSETS: u32 = 1;
 
 /// virtio-gpu.
 pub struct Gpu {
-    wayland: Arc<PathBuf>,
+    backend: BackendChoice,
     quotas: Quotas,
     window_bytes: u64,
     stats: Arc<Stats>,
@@ -51,7 +51,7 @@ impl Gpu {
         allow_descriptors();
         let count = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
         Self {
-            wayland: Arc::new(config.wayland.clone()),
+            backend: BackendChoice::new(config),
             quotas: Quotas {
                 contexts: count(config.max_contexts),
                 resources: count(config.max_resources),
@@ -160,7 +160,7 @@ impl VirtioDevice for Gpu {
                 .map_err(host("virtio-gpu: copying an eventfd"))?,
             fault: activation.fault,
             stats: Arc::clone(&self.stats),
-            wayland: Arc::clone(&self.wayland),
+            backend: self.backend.clone(),
             quotas: self.quotas,
             resources: Resources::new(self.quotas, activation.window),
         })

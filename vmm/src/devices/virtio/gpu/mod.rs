@@ -9,10 +9,14 @@
 //!
 //! Start reading at [`worker`] (requests), then [`cross_domain`] (what a context does). The
 //! protocol is that of rutabaga_gfx's cross-domain component, version 1, so that guest software
-//! written for it works; the implementation is ours, because rutabaga's SEND and WRITE block the
-//! thread that must take the next POLL: an application that pastes more than a pipe holds into
-//! itself would wait for itself for ever. [`cross_domain::CrossDomainBackend`] is where another
-//! implementation would fit in.
+//! written for it works. Who speaks it with the compositor is chosen per VM
+//! ([`backend::BackendChoice`]), behind [`cross_domain::CrossDomainBackend`] and the same checks:
+//!
+//! * **native**, the default: ours, all contexts on the device's thread.
+//! * **rutabaga**: [`rutabaga_gfx`], an instance and two threads per context. Its SEND and WRITE
+//!   wait for the peer, its worker ends at a descriptor that it does not know, and it remembers
+//!   every question about images; [`rutabaga`] says what is around it so that none of this reaches
+//!   a guest. Its messages from the compositor carry at most 3744 bytes.
 //!
 //! # What a guest sees
 //!
@@ -40,10 +44,12 @@
 //! * Up to 1 MiB and 256 descriptors may wait for a compositor that does not read.
 //! * Fences of a closed context signal, with an error.
 
+pub mod backend;
 pub mod cross_domain;
 pub mod device;
 pub mod protocol;
 pub mod resources;
+pub mod rutabaga;
 pub mod stats;
 pub mod worker;
 

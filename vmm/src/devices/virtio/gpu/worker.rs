@@ -4,7 +4,6 @@
 mod requests;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
@@ -13,8 +12,9 @@ use vmm_sys_util::eventfd::EventFd;
 use super::super::buffers::Buffers;
 use super::super::device::{DeviceFault, Interrupt};
 use super::super::poller::{Interest, Poller, Readiness};
-use super::cross_domain::channel::write_end;
+use super::backend::BackendChoice;
 use super::cross_domain::command::{self, MAX_BUFFER_BYTES};
+use super::cross_domain::ring::write_end;
 use super::cross_domain::{ContextError, CrossDomainBackend, Host, PipeMark};
 use super::protocol::{self, HEADER_BYTES, Header, Request, Status};
 use super::resources::{Quotas, Resources};
@@ -74,7 +74,7 @@ pub struct Worker {
     fault: DeviceFault,
     poller: Poller,
     stats: Arc<Stats>,
-    wayland: Arc<PathBuf>,
+    backend: BackendChoice,
     quotas: Quotas,
     resources: Resources,
     contexts: HashMap<u32, Context>,
@@ -100,8 +100,8 @@ pub struct WorkerParts {
     pub fault: DeviceFault,
     /// Counters.
     pub stats: Arc<Stats>,
-    /// The domain's Wayland socket.
-    pub wayland: Arc<PathBuf>,
+    /// What contexts are made of.
+    pub backend: BackendChoice,
     /// Quotas.
     pub quotas: Quotas,
     /// Resources of the guest, none yet.
@@ -128,7 +128,7 @@ impl Worker {
             fault: parts.fault,
             poller,
             stats: parts.stats,
-            wayland: parts.wayland,
+            backend: parts.backend,
             quotas: parts.quotas,
             resources: parts.resources,
             contexts: HashMap::new(),

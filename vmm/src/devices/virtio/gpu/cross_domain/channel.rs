@@ -5,32 +5,21 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, MemfdFlags, OFlags, SealFlags};
-use rustix::io::Errno;
-
-use super::super::super::buffers;
 use super::super::super::poller::{Interest, Poller};
-use super::super::resources::{HostMemory, Resources};
+use super::super::resources::HostMemory;
 use super::command::{
     self, CHANNEL_WAYLAND, Command, Commands, ID_BLOB, ID_WRITE_PIPE, Identifier, SEND_BYTES,
     WRITE_BYTES,
 };
 use super::connection::{Connection, Incoming, Outgoing};
-use super::image::{Catalogue, Image};
+use super::image::Image;
+use super::objects::{MAX_PIPES, Objects, READ_PIPE_START, Received, classify};
 use super::pipe::{PipeState, ReadPart, ReadPipe, WritePipe};
+use super::ring::{check_rings, data_room, write_end, write_ring};
 use super::{BlobError, ContextError, CrossDomainBackend, Host, PipeMark};
-use crate::memory::host_window::PAGE_SIZE;
 
-/// Before the first read pipe's number.
-const READ_PIPE_START: u32 = 0x8000_0000;
 /// The token of the connection.
 const ITEM_CONNECTION: u32 = 0;
-/// Pipes of either direction that a context may have at a time.
-const MAX_PIPES: usize = 64;
-/// Memory objects from the compositor that the guest has not made blobs of.
-const MAX_RECEIVED: usize = 64;
-/// The smallest ring.
-const MIN_RING_BYTES: u64 = PAGE_SIZE;
 
 #[derive(Debug)]
 enum Link {
@@ -54,11 +43,8 @@ pub struct Channel {
     link: Link,
     query_ring: u32,
     channel_ring: u32,
-    /// The last number given to an image, memory object or write pipe.
-    last_object: u32,
+    objects: Objects,
     last_read_pipe: u32,
-    images: Catalogue,
-    received: BTreeMap<u32, (OwnedFd, u64)>,
     read_pipes: BTreeMap<u32, ReadPipe>,
     write_pipes: HashMap<u32, WritePipe>,
     turn: Turn,
@@ -74,10 +60,8 @@ impl Channel {
             link: Link::Idle,
             query_ring: 0,
             channel_ring: 0,
-            last_object: 1,
+            objects: Objects::default(),
             last_read_pipe: READ_PIPE_START,
-            images: Catalogue::default(),
-            received: BTreeMap::new(),
             read_pipes: BTreeMap::new(),
             write_pipes: HashMap::new(),
             turn: Turn::Connection,
@@ -98,13 +82,7 @@ impl Channel {
         if channel_type != CHANNEL_WAYLAND {
             return Err(ContextError::ChannelType(channel_type));
         }
-        for ring in [query_ring, channel_ring] {
-            let usable = host.attached.contains(&ring)
-                && ring_bytes(host.resources, ring).is_some_and(|size| size >= MIN_RING_BYTES);
-            if !usable {
-                return Err(ContextError::Ring(ring));
-            }
-        }
+        check_rings([query_ring, channel_ring], host.resources, host.attached)?;
         self.query_ring = query_ring;
         self.channel_ring = channel_ring;
         let connection = Connection::open(&self.path).map_err(|source| ContextError::Connect {
@@ -130,33 +108,11 @@ impl Channel {
         if matches!(self.link, Link::Idle) {
             return Err(ContextError::NotInitialized);
         }
-        image.layout()?;
-        let number = match self.images.number_of(image) {
-            Some(number) => number,
-            None => {
-                let number = self.next_object();
-                self.images.remember(number, image);
-                number
-            }
-        };
-        write_ring(self.query_ring, &[&image.requirements(number)?], host)
-    }
-
-    /// A number that is not in use. It wraps after two thousand million objects.
-    fn next_object(&mut self) -> u32 {
-        loop {
-            self.last_object = match self.last_object {
-                last if last >= READ_PIPE_START - 1 => 2,
-                last => last + 1,
-            };
-            let number = self.last_object;
-            if self.images.get(number).is_none()
-                && !self.received.contains_key(&number)
-                && !self.write_pipes.contains_key(&number)
-            {
-                return number;
-            }
-        }
+        let pipes = &self.write_pipes;
+        let answer = self
+            .objects
+            .requirements(image, |number| pipes.contains_key(&number))?;
+        write_ring(self.query_ring, &[&answer], host)
     }
 
     fn send(
@@ -216,9 +172,7 @@ impl Channel {
         let Some(target) = self.write_pipes.get_mut(&pipe) else {
             // It may have closed itself because nobody reads it any more. What was never a pipe
             // is a mistake of the guest's.
-            let was_given = pipe > 1 && pipe <= self.last_object;
-            let is_other = self.received.contains_key(&pipe) || self.images.get(pipe).is_some();
-            return match was_given && !is_other {
+            return match self.objects.may_have_been_pipe(pipe) {
                 true => Ok(None),
                 false => Err(ContextError::NoWritePipe(pipe)),
             };
@@ -271,22 +225,17 @@ impl Channel {
 
     /// Gives a descriptor of the compositor's a number: (number, type, bytes).
     fn take_in(&mut self, fd: OwnedFd, host: &Host<'_>) -> Result<(u32, u32, u32), ContextError> {
-        let unsupported = |_| ContextError::UnsupportedDescriptor;
-        let stat = rustix::fs::fstat(&fd).map_err(unsupported)?;
-        let access = rustix::fs::fcntl_getfl(&fd).map_err(unsupported)? & OFlags::RWMODE;
-        let number = self.next_object();
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile if access != OFlags::WRONLY => {
-                let size =
-                    u32::try_from(stat.st_size).map_err(|_| ContextError::UnsupportedDescriptor)?;
-                if self.received.len() >= MAX_RECEIVED {
-                    // The guest made no blob of it for a long time: it does not want it.
-                    self.received.pop_first();
-                }
-                self.received.insert(number, (fd, u64::from(size)));
-                Ok((number, ID_BLOB, size))
+        let kind = classify(&fd)?;
+        let pipes = &self.write_pipes;
+        let number = self
+            .objects
+            .next_number(|number| pipes.contains_key(&number));
+        match kind {
+            Received::Memory(bytes) => {
+                self.objects.keep(number, fd, bytes);
+                Ok((number, ID_BLOB, bytes))
             }
-            FileType::Fifo if access == OFlags::WRONLY => {
+            Received::WritePipe => {
                 // Beyond the limit the pipe is closed at once, which its reader sees as empty.
                 if self.write_pipes.len() < MAX_PIPES {
                     let pipe = WritePipe::new(fd)
@@ -298,7 +247,6 @@ impl Channel {
                 }
                 Ok((number, ID_WRITE_PIPE, 0))
             }
-            _ => Err(ContextError::UnsupportedDescriptor),
         }
     }
 
@@ -443,38 +391,7 @@ impl CrossDomainBackend for Channel {
     }
 
     fn create_blob(&mut self, untrusted_id: u64, size: u64) -> Result<HostMemory, BlobError> {
-        let unknown = BlobError::Unknown(untrusted_id);
-        let Ok(number) = u32::try_from(untrusted_id) else {
-            return Err(unknown);
-        };
-        if let Some(image) = self.images.get(number) {
-            let (_, object) = image.layout().map_err(|_| unknown)?;
-            if size != object {
-                return Err(BlobError::Size {
-                    object,
-                    wanted: size,
-                });
-            }
-            return Ok(allocate(size)?);
-        }
-        let Some((_, bytes)) = self.received.get(&number) else {
-            return Err(unknown);
-        };
-        let object = bytes.next_multiple_of(PAGE_SIZE);
-        if size > object {
-            return Err(BlobError::Size {
-                object,
-                wanted: size,
-            });
-        }
-        match self.received.remove(&number) {
-            Some((fd, _)) => Ok(HostMemory {
-                fd,
-                // Nothing in Wayland asks a client to write into the compositor's memory.
-                writable: false,
-            }),
-            None => Err(unknown),
-        }
+        self.objects.create_blob(untrusted_id, size)
     }
 
     fn channel_ring(&self) -> Option<u32> {
@@ -494,51 +411,6 @@ impl CrossDomainBackend for Channel {
             .values()
             .for_each(|pipe| poller.remove(pipe));
         self.write_pipes.clear();
-        self.received.clear();
+        self.objects.clear();
     }
-}
-
-/// Zeroed memory of a fixed size, so that the compositor may rely on it.
-fn allocate(size: u64) -> Result<HostMemory, Errno> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let fd = rustix::fs::memfd_create("bulkhead-blob", flags)?;
-    rustix::fs::ftruncate(&fd, size)?;
-    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&fd, seals)?;
-    Ok(HostMemory { fd, writable: true })
-}
-
-fn ring_bytes(resources: &Resources, ring: u32) -> Option<u64> {
-    resources.guest_ranges(ring).ok().map(buffers::total)
-}
-
-/// How many bytes of data fit behind a header in the ring and into the scratch buffer.
-fn data_room(host: &Host<'_>, ring: u32, header: usize) -> Result<usize, ContextError> {
-    let bytes = ring_bytes(host.resources, ring).ok_or(ContextError::Ring(ring))?;
-    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    let room = bytes.checked_sub(header).filter(|room| *room > 0);
-    room.map(|room| room.min(host.scratch.len()))
-        .ok_or(ContextError::Ring(ring))
-}
-
-/// Writes a message at the start of a ring. The resource is looked up each time: the guest may
-/// have removed it.
-fn write_ring(ring: u32, parts: &[&[u8]], host: &Host<'_>) -> Result<(), ContextError> {
-    let bad_ring = ContextError::Ring(ring);
-    let Ok(ranges) = host.resources.guest_ranges(ring) else {
-        return Err(bad_ring);
-    };
-    let mut offset = 0;
-    for part in parts {
-        if buffers::write_ranges(ranges, host.memory, offset, part).is_err() {
-            return Err(bad_ring);
-        }
-        offset += part.len() as u64;
-    }
-    Ok(())
-}
-
-/// Tells the guest that nothing more will come.
-pub fn write_end(ring: u32, host: &Host<'_>) -> Result<(), ContextError> {
-    write_ring(ring, &[&command::receive_header(&[], 0)], host)
 }

@@ -252,6 +252,51 @@ fn identifiers(bytes: &[u8]) -> Result<Vec<Identifier>, CommandError> {
         .collect()
 }
 
+/// INIT for the Wayland channel.
+pub fn init(query_ring: u32, channel_ring: u32) -> Vec<u8> {
+    finish(INIT, &[query_ring, channel_ring, CHANNEL_WAYLAND], &[])
+}
+
+/// GET_IMAGE_REQUIREMENTS.
+pub fn image_requirements(width: u32, height: u32, format: [u8; 4]) -> Vec<u8> {
+    let words = [width, height, u32::from_le_bytes(format), 0];
+    finish(GET_IMAGE_REQUIREMENTS, &words, &[])
+}
+
+/// SEND, with at most 28 descriptors.
+pub fn send(identifiers: &[Identifier], data: &[u8]) -> Vec<u8> {
+    let mut words = [0; 2 + 3 * MAX_IDENTIFIERS];
+    words[0] = identifiers.len() as u32;
+    words[1] = data.len() as u32;
+    for (index, identifier) in identifiers.iter().take(MAX_IDENTIFIERS).enumerate() {
+        let (number, kind) = match *identifier {
+            Identifier::Blob(number) => (number, ID_BLOB),
+            Identifier::ReadPipe(number) => (number, ID_READ_PIPE),
+        };
+        words[2 + index] = number;
+        words[2 + MAX_IDENTIFIERS + index] = kind;
+    }
+    finish(SEND, &words, data)
+}
+
+/// WRITE.
+pub fn write(pipe: u32, hang_up: bool, data: &[u8]) -> Vec<u8> {
+    let words = [pipe, u32::from(hang_up), data.len() as u32, 0];
+    finish(WRITE, &words, data)
+}
+
+/// A command of these fields and data. What we make ourselves fits, as it was taken from a command
+/// of the guest's.
+fn finish(number: u8, words: &[u32], data: &[u8]) -> Vec<u8> {
+    let size = HEADER_BYTES + words.len() * 4 + data.len();
+    let [low, high] = u16::try_from(size).unwrap_or(u16::MAX).to_le_bytes();
+    let mut bytes = Vec::with_capacity(size);
+    bytes.extend([number, 0, low, high, 0, 0, 0, 0]);
+    bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+    bytes.extend(data);
+    bytes
+}
+
 /// A RECEIVE's fixed part. `identifiers` are (number, type, size), at most 28.
 pub fn receive_header(identifiers: &[(u32, u32, u32)], data: u32) -> [u8; SEND_BYTES] {
     let mut bytes = [0; SEND_BYTES];

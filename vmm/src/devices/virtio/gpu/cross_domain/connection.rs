@@ -91,13 +91,23 @@ impl Connection {
         let socket =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Ok(Self {
+        Ok(Self::over(socket))
+    }
+
+    /// Takes over a connected stream socket that does not block.
+    pub fn over(socket: OwnedFd) -> Self {
+        Self {
             socket,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             waiting_descriptors: 0,
             broken: false,
-        })
+        }
+    }
+
+    /// Whether nothing waits for the peer.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     /// Sends `data` with `descriptors`, or queues what the socket does not take now. To a broken

@@ -2,14 +2,17 @@
 //! compositor.
 //!
 //! [`CrossDomainBackend`] is the seam: the device ([`super::worker`]) knows resources, fences and
-//! queues, a backend knows commands, descriptors and the compositor. [`channel::Channel`] is the
-//! one backend there is now.
+//! queues, a backend knows commands, descriptors and the compositor. There are two:
+//! [`channel::Channel`], ours, and [`super::rutabaga`], which gives the work to rutabaga_gfx. What
+//! a guest may ask for, its numbers and its limits are checked by the same code for both.
 
 pub mod channel;
 pub mod command;
 pub mod connection;
 pub mod image;
+pub mod objects;
 pub mod pipe;
+pub mod ring;
 
 use std::collections::HashSet;
 
@@ -79,6 +82,9 @@ pub enum ContextError {
         /// Why.
         source: Errno,
     },
+    /// Rutabaga failed, or its thread did.
+    #[error(transparent)]
+    Rutabaga(#[from] super::rutabaga::Failure),
     /// Another failure of the host.
     #[error("{0}: {1}")]
     Host(&'static str, Errno),

@@ -46,10 +46,6 @@ pub struct Machine {
     answers: Vec<Option<Vec<u8>>>,
 }
 
-pub fn machine() -> Machine {
-    machine_with(|_| {})
-}
-
 pub fn machine_with(change: impl FnOnce(&mut GpuConfig)) -> Machine {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("wayland.sock");

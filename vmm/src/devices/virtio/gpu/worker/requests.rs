@@ -1,12 +1,10 @@
 //! Requests that are answered at once: everything but command buffers.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::Arc;
 
 use vm_memory::{GuestAddress, GuestMemoryBackend as _};
 
 use super::super::super::buffers::{self, Range};
-use super::super::cross_domain::channel::Channel;
 use super::super::cross_domain::{BlobError, command};
 use super::super::protocol::{
     self, BLOB_MEM_GUEST, BLOB_MEM_HOST3D, CAPSET_CROSS_DOMAIN, CreateBlob, Request, Status,
@@ -117,7 +115,7 @@ impl Worker {
             return Err(Status::ErrOutOfMemory);
         }
         let context = Context {
-            backend: Box::new(Channel::new(Arc::clone(&self.wayland))),
+            backend: self.backend.create(),
             dead: false,
             attached: HashSet::new(),
             polls: VecDeque::new(),
