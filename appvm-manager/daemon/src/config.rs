@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use bulkhead_protocol::{DomainName, Label};
+use bulkhead_vmm_api::GpuBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -52,6 +53,9 @@ pub struct DomainConfig {
     /// How long it has to switch itself off when it is stopped.
     #[serde(default = "default_stop_timeout_s")]
     pub stop_timeout_s: u32,
+    /// What carries its windows' messages: `native`, or `rutabaga`.
+    #[serde(default)]
+    pub gpu_backend: GpuBackend,
 }
 
 fn default_template() -> DomainName {
@@ -85,6 +89,7 @@ impl DomainConfig {
             cpus: default_cpus(),
             home_size_mib: default_home_size_mib(),
             stop_timeout_s: default_stop_timeout_s(),
+            gpu_backend: GpuBackend::default(),
         }
     }
 
@@ -177,6 +182,9 @@ impl DomainConfig {
             };
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{key} = {value}{comment}");
+        }
+        if self.gpu_backend == GpuBackend::Rutabaga {
+            text.push_str("gpu_backend = \"rutabaga\"  # instead of Bulkhead's own\n");
         }
         text
     }

@@ -94,7 +94,10 @@ impl Launch<'_> {
                 host_socket: Socket::Fd(self.vsock.as_raw_fd()),
                 guest_connections: Some(GuestConnections::Fd(self.guest_connections.as_raw_fd())),
             }),
-            gpu: Some(GpuConfig::new(self.wayland.clone())),
+            gpu: Some(GpuConfig {
+                backend: self.config.gpu_backend,
+                ..GpuConfig::new(self.wayland.clone())
+            }),
             control: Some(Socket::Fd(self.control.as_raw_fd())),
             kvm: None,
         };
