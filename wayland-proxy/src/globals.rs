@@ -21,6 +21,7 @@ use wayland_protocols::xdg::activation::v1::server::xdg_activation_v1::XdgActiva
 use wayland_protocols::xdg::decoration::zv1::server::zxdg_decoration_manager_v1::ZxdgDecorationManagerV1;
 use wayland_protocols::xdg::shell::server::xdg_wm_base::XdgWmBase;
 use wayland_protocols::xdg::xdg_output::zv1::server::zxdg_output_manager_v1::ZxdgOutputManagerV1;
+use wayland_protocols_misc::server_decoration::server::org_kde_kwin_server_decoration_manager::OrgKdeKwinServerDecorationManager;
 use wayland_server::Resource;
 use wayland_server::protocol::wl_compositor::WlCompositor;
 use wayland_server::protocol::wl_data_device_manager::WlDataDeviceManager;
@@ -33,7 +34,7 @@ use wayland_server::protocol::wl_subcompositor::WlSubcompositor;
 pub type Global = (&'static Interface, u32);
 
 /// The allow-list.
-pub fn allowed() -> [Global; 21] {
+pub fn allowed() -> [Global; 22] {
     [
         (WlCompositor::interface(), 6),
         (WlSubcompositor::interface(), 1),
@@ -43,6 +44,8 @@ pub fn allowed() -> [Global; 21] {
         (WlDataDeviceManager::interface(), 3),
         (XdgWmBase::interface(), 6),
         (ZxdgDecorationManagerV1::interface(), 1),
+        // GTK 3 knows only this one; without it its windows draw a second title bar.
+        (OrgKdeKwinServerDecorationManager::interface(), 1),
         (ZxdgOutputManagerV1::interface(), 3),
         (XdgActivationV1::interface(), 1),
         (WpViewporter::interface(), 1),

@@ -48,6 +48,11 @@ fn run(name: &str, label: &str, path: &str) -> std::io::Result<()> {
         "blue" => "#3465a4",
         _ => "#555753",
     };
+    let mut answer = vec![0u8; 65536];
+    // One that an earlier run left behind; there is none as a rule, and the answer says so.
+    let leftover = serde_json::json!({"op": "remove_domain", "name": name}).to_string();
+    rustix::net::send(&control, leftover.as_bytes(), SendFlags::NOSIGNAL)?;
+    rustix::net::recv(&control, &mut answer[..], RecvFlags::empty())?;
     let request = serde_json::json!({
         "op": "add_domain", "name": name, "label": label, "colour": colour,
     })
@@ -62,7 +67,6 @@ fn run(name: &str, label: &str, path: &str) -> std::io::Result<()> {
         &mut rights,
         SendFlags::NOSIGNAL,
     )?;
-    let mut answer = vec![0u8; 65536];
     let (_, length) = rustix::net::recv(&control, &mut answer[..], RecvFlags::empty())?;
     println!("{}", String::from_utf8_lossy(&answer[..length]));
     // Until the compositor goes or somebody ends this program.

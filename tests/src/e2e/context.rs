@@ -186,24 +186,17 @@ impl<'a> Context<'a> {
         Ok(path)
     }
 
-    /// Makes a domain that exists only for the compositor: its programs run on the host itself.
-    /// It is what the same program looks like without a guest in between.
-    pub fn direct_domain(&self, name: &str, label: &str) -> Outcome {
-        let known = self.host_ok(&[
-            "sh",
-            "-c",
-            &format!("pgrep -f 'direct-socket {name} ' || true"),
-        ])?;
-        if known.trim().is_empty() {
-            let script = format!(
-                "nohup direct-socket {name} {label} /run/user/1000/{name}.sock \
-                 > /tmp/direct-{name}.log 2>&1 & \
-                 for i in $(seq 100); do test -S /run/user/1000/{name}.sock && exit 0; \
-                 sleep 0.1; done; cat /tmp/direct-{name}.log; exit 1"
-            );
-            self.host_ok(&["sh", "-c", &script])?;
-        }
-        Ok(())
+    /// Makes a domain that exists only for the compositor, as long as the answer is held: its
+    /// programs run on the host itself. It is what a program looks like without a guest in between.
+    pub fn direct_domain(&self, name: &str, label: &str) -> Result<Background, Failure> {
+        let socket = format!("/run/user/1000/{name}.sock");
+        let holder = self.start(request(&["direct-socket", name, label, &socket]))?;
+        let wait = format!(
+            "for i in $(seq 100); do test -S {socket} && exit 0; sleep 0.1; done; \
+             echo no {socket} after 10 s >&2; exit 1"
+        );
+        self.host_ok(&["sh", "-c", &wait])?;
+        Ok(holder)
     }
 
     /// Starts a program of the template `apps` directly on the compositor.

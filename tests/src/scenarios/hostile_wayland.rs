@@ -23,7 +23,7 @@ fn run(context: &Context<'_>) -> Outcome {
     })?;
     let compositor = context.host_ok(&["pgrep", "-x", "bulkhead-compos"])?;
     let hostile = context.install_hostile("work", "hostile-wayland")?;
-    context.direct_domain("direct", "blue")?;
+    let _direct = context.direct_domain("direct", "blue")?;
 
     let list = context.guest_ok("work", &[&hostile, "list"])?;
     for attack in list.lines() {

@@ -24,7 +24,7 @@ const VMM_OWN_KIB: u64 = 8 * 1024;
 
 fn run(context: &Context<'_>) -> Outcome {
     context.domain("work", "red")?;
-    context.direct_domain("direct", "blue")?;
+    let _direct = context.direct_domain("direct", "blue")?;
     let mut figures = serde_json::Map::new();
     figures.insert("boot".into(), boot(context)?);
     figures.insert("first_frame".into(), first_frame(context)?);
