@@ -217,7 +217,10 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let config = DomainConfig::new("work".parse().unwrap(), Label::Red);
+        let mut config = DomainConfig::new("work".parse().unwrap(), Label::Red);
+        config.gpu_backend = GpuBackend::Rutabaga;
+        assert_eq!(parse(&config.to_text()).unwrap(), config);
+        config.gpu_backend = GpuBackend::Native;
         assert_eq!(parse(&config.to_text()).unwrap(), config);
         assert_eq!(parse("name = \"work\"\nlabel = \"red\"\n").unwrap(), config);
     }

@@ -216,6 +216,9 @@ mod tests {
         let config: VmConfig =
             serde_json::from_str(r#"{"name":"a","kernel":{"path":"/k"}}"#).unwrap();
         assert_eq!((config.cpus, config.memory_mib), (1, 512));
+        let gpu: GpuConfig =
+            serde_json::from_str(r#"{"wayland":"/w","backend":"rutabaga"}"#).unwrap();
+        assert_eq!(gpu.backend, GpuBackend::Rutabaga);
         assert!(
             serde_json::from_str::<VmConfig>(r#"{"name":"a","kernel":{"path":"/k"},"cpu":2}"#)
                 .is_err()

@@ -50,6 +50,7 @@ use super::cross_domain::{BlobError, ContextError, CrossDomainBackend, Host, Pip
 use super::protocol::u32_at;
 use super::resources::HostMemory;
 use super::worker::borrow_eventfd;
+use pump::Pump;
 use relay::Relay;
 use socket::PrivateSocket;
 pub use thread::Threads;
@@ -128,8 +129,6 @@ pub struct RutabagaBackend {
     read_pipes: HashSet<u32>,
     pumps: BTreeMap<u32, Pump>,
 }
-
-use pump::Pump;
 
 impl Open {
     fn start(

@@ -110,6 +110,40 @@ fn threads_that_do_not_end_have_a_limit() {
     assert_eq!(machine.submit(3, &init(3)), 0x1200);
 }
 
+/// With two threads at most, twenty contexts only work if each one's thread ends.
+#[test]
+fn threads_of_closed_contexts_end_whatever_they_were_doing() {
+    let mut machine = machine_with(|config| {
+        config.backend = GpuBackend::Rutabaga;
+        config.max_contexts = 1;
+    });
+    for context in 1..=20 {
+        let mut peer = machine.connect(context);
+        let (_reader, writer) = std::io::pipe().unwrap();
+        peer.send_descriptors(b"w", &[writer.as_fd()]);
+        let Message::Receive { identifiers, .. } = machine.message(context) else {
+            panic!("no message");
+        };
+        // A pipe that is full, a compositor that does not read, a poll that waits.
+        for _ in 0..3 {
+            let commands = write(identifiers[0].0, false, &[1; 60_000]);
+            assert_eq!(machine.submit(context, &commands), 0x1100);
+        }
+        for _ in 0..10 {
+            assert_eq!(machine.submit(context, &send(&[], &[2; 60_000])), 0x1100);
+        }
+        let poll = machine.poll(context);
+        machine.expect_ok(&request(0x201, context, None, &[]));
+        machine.answer(poll);
+        for ring in 0..2 {
+            let number = ring_id(context, ring).to_le_bytes();
+            machine.expect_ok(&request(0x102, 0, None, &number.repeat(2)));
+        }
+        // It may take a moment.
+        std::thread::sleep(MOMENT / 4);
+    }
+}
+
 #[test]
 fn nothing_is_left_beside_the_compositors_socket() {
     let folder = tempfile::tempdir().unwrap();
