@@ -45,6 +45,18 @@ fn main() -> ExitCode {
             println!("{name}: {seen}");
             ExitCode::SUCCESS
         }
+        // Being cut off in the middle of it is what a bad client has to expect.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            println!("{name}: cut off ({error})");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             println!("{name}: could not be tried: {error}");
             ExitCode::from(1)
