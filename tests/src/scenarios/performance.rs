@@ -46,8 +46,10 @@ fn run(context: &Context<'_>) -> Outcome {
         "{execbuffers:?} execbuffers per frame"
     );
     let copied = figures["frames"]["bytes_copied_per_damaged_byte"].as_f64();
+    // Once where the host releases a picture at once. Our software renderer keeps the current
+    // picture, so two take turns, and damage that moves has to reach both: at most twice.
     check!(
-        copied.is_some_and(|n| n <= 1.01),
+        copied.is_some_and(|n| n <= 2.0),
         "{copied:?} bytes copied per damaged byte"
     );
     Ok(())
