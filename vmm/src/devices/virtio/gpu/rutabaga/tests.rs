@@ -93,7 +93,9 @@ fn threads_that_do_not_end_have_a_limit() {
         config.max_contexts = 1;
     });
     for context in [1, 2] {
-        let _peer = machine.connect(context);
+        let mut peer = machine.connect(context);
+        // Rutabaga has connected; otherwise it would end with its context.
+        machine.assert_works(context, &mut peer);
         assert_eq!(machine.submit(context, &send(&[], STALL)), 0x1100);
         machine.expect_ok(&request(0x201, context, None, &[]));
     }
