@@ -40,9 +40,10 @@ fn run(context: &Context<'_>) -> Outcome {
         own <= VMM_OWN_KIB,
         "the VMM holds {own} KiB beyond guest RAM"
     );
+    // Two by design; the sample can begin or end within a frame.
     let execbuffers = figures["frames"]["execbuffers_per_frame"].as_f64();
     check!(
-        execbuffers.is_some_and(|n| n <= 2.0),
+        execbuffers.is_some_and(|n| n <= 2.05),
         "{execbuffers:?} execbuffers per frame"
     );
     let copied = figures["frames"]["bytes_copied_per_damaged_byte"].as_f64();
