@@ -75,7 +75,14 @@ pub fn run(scenarios: &[Scenario], images: &HostImages, target: &Path) -> Result
             Ok(()) => {
                 eprintln!("scenario {} ... ok ({seconds:.1} s)", scenario.name);
                 tally.passed += 1;
-                let _ = context.host(&["sh", "-c", CLEAN]);
+                match context.host_ok(&["sh", "-c", CLEAN]) {
+                    Ok(_) => {}
+                    // A host that cannot be cleaned is not used again.
+                    Err(failure) => {
+                        eprintln!("  the host is booted anew: {failure}");
+                        machine = None;
+                    }
+                }
             }
             Err(_)
                 if attempt == Attempt::First && running.console_log().contains(EMULATOR_FAULT) =>
@@ -107,9 +114,8 @@ pub fn run(scenarios: &[Scenario], images: &HostImages, target: &Path) -> Result
 }
 
 /// What brings a host back to its first state: no domain, no program of a scenario.
-const CLEAN: &str = "for d in $(bulkhead list --json | grep -o '\"name\":\"[a-z0-9-]*\"' | \
-    cut -d'\"' -f4); do bulkhead kill $d 2>/dev/null; bulkhead remove --yes $d; done; \
-    pkill direct-socket; true";
+const CLEAN: &str = r#"for d in $(bulkhead list --json | sed -n 's/.*"name": *"\([a-z0-9-]*\)".*/\1/p'); do
+    bulkhead kill $d 2>/dev/null; bulkhead remove --yes $d; done"#;
 
 fn boot(images: &HostImages) -> Result<Machine, String> {
     let machine = Machine::boot(&BootOptions::new(images.clone())).map_err(|e| e.to_string())?;

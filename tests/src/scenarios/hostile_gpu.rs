@@ -7,21 +7,30 @@ use crate::e2e::context::Context;
 use crate::e2e::desktop::Desktop;
 use crate::e2e::{Outcome, Scenario};
 
-pub(super) const SCENARIO: Scenario = Scenario {
+pub(super) const NATIVE: Scenario = Scenario {
     name: "path-hostile-gpu",
     about: "a guest that tries rutabaga's known faults hurts at most its own VM",
-    run,
+    run: |context| run(context, "native"),
 };
 
-fn run(context: &Context<'_>) -> Outcome {
+pub(super) const RUTABAGA: Scenario = Scenario {
+    name: "path-hostile-rutabaga",
+    about: "the same attacks on a domain whose display goes through rutabaga itself",
+    run: |context| run(context, "rutabaga"),
+};
+
+fn run(context: &Context<'_>, backend: &str) -> Outcome {
     context.domain("work", "red")?;
+    let line =
+        format!("echo 'gpu_backend = \"{backend}\"' >> ~/.config/bulkhead/domains/work.toml");
+    context.host_ok(&["sh", "-c", &line])?;
     context.domain("personal", "green")?;
     let desktop = Desktop::new(context);
-    let _bystander = context.spawn_in("personal", &["foot"])?;
+    let _bystander = context.spawn_in("personal", &["foot", "-W", "60x20"])?;
     desktop.wait_window("the bystander", Duration::from_secs(90), |w| {
         w.domain == "personal"
     })?;
-    let _own = context.spawn_in("work", &["foot"])?;
+    let _own = context.spawn_in("work", &["foot", "-W", "60x20"])?;
     desktop.wait_window("the attacker's own app", Duration::from_secs(90), |w| {
         w.domain == "work"
     })?;
@@ -48,6 +57,16 @@ fn run(context: &Context<'_>) -> Outcome {
             "{attack} ended a VMM ({vmms} before, {now} now)"
         );
     }
+
+    let threads = context.host_ok(&[
+        "sh",
+        "-c",
+        "for p in $(pgrep -x bulkhead-vmm); do cat /proc/$p/task/*/comm; done",
+    ])?;
+    check!(
+        threads.contains("rutabaga") == (backend == "rutabaga"),
+        "the attacks did not go to the backend {backend}: {threads}"
+    );
 
     // Both the bystander and the attacker's own older window still obey.
     for domain in ["personal", "work"] {

@@ -17,7 +17,7 @@ fn run(context: &Context<'_>) -> Outcome {
     context.domain("work", "red")?;
     context.domain("personal", "green")?;
     let desktop = Desktop::new(context);
-    let _foot = context.spawn_in("personal", &["foot"])?;
+    let _foot = context.spawn_in("personal", &["foot", "-W", "60x20"])?;
     let bystander = desktop.wait_window("the bystander", Duration::from_secs(90), |w| {
         w.domain == "personal"
     })?;

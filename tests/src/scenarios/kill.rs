@@ -17,8 +17,8 @@ fn run(context: &Context<'_>) -> Outcome {
     context.domain("work", "red")?;
     context.domain("personal", "green")?;
     let desktop = Desktop::new(context);
-    let _work = context.spawn_in("work", &["foot"])?;
-    let _personal = context.spawn_in("personal", &["foot"])?;
+    let _work = context.spawn_in("work", &["foot", "-W", "60x20"])?;
+    let _personal = context.spawn_in("personal", &["foot", "-W", "60x20"])?;
     for domain in ["work", "personal"] {
         desktop.wait_window(domain, Duration::from_secs(90), |w| w.domain == domain)?;
     }
