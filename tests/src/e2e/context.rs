@@ -123,7 +123,8 @@ impl<'a> Context<'a> {
         self.start(request(&in_domain(domain, command)))
     }
 
-    /// Makes sure that a domain with this label exists (template `apps`).
+    /// Makes sure that a domain with this label exists (template `apps`, one processor: kernels that
+    /// patch themselves while several emulated processors run are what emulation does worst).
     pub fn domain(&self, name: &str, label: &str) -> Outcome {
         let known = self.host_ok(&["bulkhead", "list", "--json"])?;
         let known: serde_json::Value = serde_json::from_str(&known)?;
@@ -139,6 +140,8 @@ impl<'a> Context<'a> {
                 label,
                 "--template",
                 "apps",
+                "--cpus",
+                "1",
             ])?;
         }
         Ok(())
@@ -154,6 +157,23 @@ impl<'a> Context<'a> {
             .or_else(|| state["name"].as_str())
             .unwrap_or_default()
             .to_owned())
+    }
+
+    /// After an attack from inside `domain`: true when its VM goes on. A guest may end its own VM,
+    /// so that is told loudly and written down, the domain starts again, and only what happens to
+    /// others is a failure.
+    pub fn own_vm_goes_on(&self, domain: &str, attack: &str) -> Result<bool, Failure> {
+        if self.state(domain)? == "running" {
+            return Ok(true);
+        }
+        let why = self
+            .host(&["bulkhead", "log", "--vmm", domain])?
+            .stdout_text();
+        let why = why.lines().last().unwrap_or_default().to_owned();
+        eprintln!("  {attack} ended its own VM ({why}); {domain} starts again");
+        self.log(&format!("{attack}-ended-its-vm.txt"), why.as_bytes())?;
+        self.guest_ok(domain, &["true"])?;
+        Ok(false)
     }
 
     /// Copies a text in a domain as `wl-copy` does.

@@ -15,6 +15,22 @@ fn run(context: &Context<'_>) -> Outcome {
     let kernel = context.guest_ok("work", &["uname", "-s", "-m"])?;
     check!(kernel.trim() == "Linux x86_64", "uname said {kernel:?}");
 
+    // A domain with two processors has two.
+    context.host_ok(&[
+        "bulkhead",
+        "create",
+        "twin",
+        "--label",
+        "blue",
+        "--template",
+        "apps",
+        "--cpus",
+        "2",
+    ])?;
+    let processors = context.guest_ok("twin", &["nproc"])?;
+    check!(processors.trim() == "2", "nproc said {processors:?}");
+    context.host_ok(&["bulkhead", "stop", "twin"])?;
+
     // It is a machine of its own: another kernel instance, its own PID 1, its own host name.
     let host_boot = context.host_ok(&["cat", "/proc/sys/kernel/random/boot_id"])?;
     let guest_boot = context.guest_ok("work", &["cat", "/proc/sys/kernel/random/boot_id"])?;
