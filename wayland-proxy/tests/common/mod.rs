@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bulkhead_wayland_proxy::server::{Host, Server};
+use bulkhead_wayland_proxy::stats::Stats;
 use host::TestHost;
 
 /// Waits until something is so; fails the test when it does not come to be.
@@ -42,7 +43,8 @@ impl Setup {
         let socket = folder.path().join("guest");
         let host = TestHost::start(&host_socket);
         let stop = Arc::new(AtomicBool::new(false));
-        let stats = Arc::new(Mutex::new(String::new()));
+        // Whoever asks before the loop's first turn reads zeros, not nothing.
+        let stats = Arc::new(Mutex::new(Stats::default().to_json()));
         let proxy = {
             let (socket, stop, stats) = (socket.clone(), stop.clone(), stats.clone());
             std::thread::spawn(move || {
