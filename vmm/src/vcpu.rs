@@ -251,7 +251,10 @@ fn run(index: usize, vcpu: &mut VcpuFd, buses: &Buses, gate: &Gate) -> Option<Ex
                     }
                 }
                 libc::EFAULT => {
-                    return crashed("touched memory of the host window that is not mapped".into());
+                    let place = crate::fault::describe(vcpu);
+                    return crashed(format!(
+                        "touched memory that has nothing behind it: {place}"
+                    ));
                 }
                 _ => {
                     return Some(ExitReason::HostError(format!(
