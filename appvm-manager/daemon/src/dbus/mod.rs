@@ -224,6 +224,12 @@ impl Api {
         Ok(self.manager.close_window(id).await?)
     }
 
+    /// Asks for the menu, as a tap on the Super key does.
+    async fn request_menu(&self) {
+        let time_us = crate::domain::now_us();
+        self.manager.tell(crate::manager::Event::Menu { time_us });
+    }
+
     /// Stops all domains in order, then switches the machine off.
     async fn power_off(&self) -> Result<()> {
         Ok(self.manager.power(Power::Off).await?)
