@@ -28,8 +28,17 @@ pub fn dot<'a, Message: 'a>(label: &Label, diameter: f32) -> Element<'a, Message
 /// A bar as high as what stands beside it.
 pub fn bar<'a, Message: 'a>(label: &Label, width: f32) -> Element<'a, Message> {
     let colour = theme::colour(label);
+    // Dark ones would not be seen.
+    let rim = f32::from(u8::from(label.colour.iter().all(|part| *part < 0x40)));
     area(width, Length::Fill)
-        .style(move |_| theme::filled(colour))
+        .style(move |_| container::Style {
+            border: Border {
+                color: RIM,
+                width: rim,
+                ..Border::default()
+            },
+            ..theme::filled(colour)
+        })
         .into()
 }
 

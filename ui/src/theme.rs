@@ -132,14 +132,20 @@ pub fn armed(theme: &Theme, status: button::Status) -> button::Style {
     }
 }
 
-/// Text of at most so many characters; what is cut is shown to be.
+/// Text of at most so many characters, in one line; what is cut is shown to be.
+///
+/// It ends with a space that does not break: the renderer redraws what lies within a text's bounds,
+/// and the last glyph may reach beyond them by a part of a pixel, which would stay behind.
 pub fn shorten(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(most.saturating_sub(1)).collect();
-    short.truncate(short.trim_end().len());
-    short.push('…');
+    let mut short = if text.chars().count() <= most {
+        text.to_owned()
+    } else {
+        let mut short: String = text.chars().take(most.saturating_sub(1)).collect();
+        short.truncate(short.trim_end().len());
+        short.push('…');
+        short
+    };
+    short.push('\u{a0}');
     short
 }
 
@@ -149,9 +155,9 @@ mod tests {
 
     #[test]
     fn what_is_cut_is_shown_to_be() {
-        assert_eq!(shorten("Grüße", 5), "Grüße");
-        assert_eq!(shorten("Grüße an alle", 7), "Grüße…");
-        assert_eq!(shorten("", 0), "");
+        assert_eq!(shorten("Grüße", 5), "Grüße\u{a0}");
+        assert_eq!(shorten("Grüße an alle", 7), "Grüße…\u{a0}");
+        assert_eq!(shorten("", 0), "\u{a0}");
     }
 
     /// Contrast as WCAG 2 defines it.

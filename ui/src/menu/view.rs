@@ -96,7 +96,7 @@ impl Menu {
                     .color(theme::DIM)
             ]
         } else {
-            let shown = tail(query, 48);
+            let shown = format!("{}\u{a0}", tail(query, 48));
             row![
                 text(shown).size(theme::LARGE).wrapping(Wrapping::None),
                 caret
@@ -205,8 +205,11 @@ impl Menu {
             format!("{found} of {all}")
         };
         container(
-            line.push(Space::new().width(Length::Fill))
-                .push(text(count).size(theme::SMALL).color(theme::DIM)),
+            line.push(Space::new().width(Length::Fill)).push(
+                text(shorten(&count, 30))
+                    .size(theme::SMALL)
+                    .color(theme::DIM),
+            ),
         )
         .padding([0, 18])
         .height(Length::Fixed(FOOTER))
@@ -219,7 +222,7 @@ fn domain_row(app: &Application) -> Element<'_, Message> {
     container(
         row![
             dot(&app.label, 12.0),
-            text(app.domain.as_str()).font(theme::BOLD).size(13),
+            text(shorten(&app.domain, 31)).font(theme::BOLD).size(13),
             text(app.label.name.as_str())
                 .size(theme::SMALL)
                 .color(theme::DIM),

@@ -50,12 +50,12 @@ impl Panel {
         let model = &self.model;
         let right = row![
             flat(
-                text(model.summary()).size(13),
+                text(shorten(&model.summary(), 40)).size(13),
                 matches!(model.popup, Popup::Domains { .. }),
                 Action::ToggleDomains
             ),
-            text(self.clock.1.as_str()).size(13).color(theme::DIM),
-            text(self.clock.0.as_str()).font(theme::BOLD),
+            text(shorten(&self.clock.1, 20)).size(13).color(theme::DIM),
+            text(shorten(&self.clock.0, 10)).font(theme::BOLD),
             flat(
                 text("Power").size(13),
                 matches!(model.popup, Popup::Power { .. }),
@@ -112,7 +112,7 @@ impl Panel {
         let label = &window.label;
         let name = row![
             dot(label, 12.0),
-            text(window.domain.as_str()).font(theme::BOLD).size(13),
+            text(shorten(&window.domain, 31)).font(theme::BOLD).size(13),
             text(label.name.as_str())
                 .size(theme::SMALL)
                 .color(theme::DIM),
@@ -245,7 +245,7 @@ fn domain_row(domain: &Domain, armed: bool) -> Element<'_, Message> {
     let content = row![
         dot(&domain.label, 12.0),
         text(shorten(&domain.name, 18)).wrapping(Wrapping::None),
-        text(domain.state.as_str())
+        text(shorten(&domain.state, 20))
             .size(theme::SMALL)
             .color(theme::DIM),
         Space::new().width(Length::Fill),
