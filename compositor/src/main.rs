@@ -19,6 +19,10 @@ struct Arguments {
     /// Where the manager's control socket is made.
     #[arg(long, value_name = "PATH")]
     control: PathBuf,
+    /// Also makes a Wayland socket for the desktop's own programs (panel, menu). Whoever reaches
+    /// it may draw above all windows.
+    #[arg(long, value_name = "PATH")]
+    host_socket: Option<PathBuf>,
     /// Also makes a socket for tests, which can take pictures and inject input. Never use this
     /// with data that matters.
     #[arg(long, value_name = "PATH")]
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         backend: arguments.backend,
         size: arguments.size,
         control: Some(arguments.control),
+        host_socket: arguments.host_socket,
         test_socket: arguments.test_socket,
         stop_on_signals: true,
         ..Options::default()

@@ -71,6 +71,8 @@ pub struct Options {
     pub size: (u16, u16),
     /// Where the manager's control socket is made.
     pub control: Option<PathBuf>,
+    /// Where the Wayland socket of the host's own programs is made, if at all.
+    pub host_socket: Option<PathBuf>,
     /// Where the socket for tests is made, if at all.
     pub test_socket: Option<PathBuf>,
     /// End on SIGTERM and SIGINT. For a program of its own, not for a thread of another one.
@@ -85,6 +87,7 @@ impl Default for Options {
             backend: BackendKind::Headless,
             size: (1280, 800),
             control: None,
+            host_socket: None,
             test_socket: None,
             stop_on_signals: false,
             quota: Quota::default(),
@@ -178,6 +181,7 @@ impl Server {
             shell: Shell::default(),
             layout: Layout::new(area(size)),
             activated: None,
+            layer_focus: None,
             selections: Selections::default(),
             drag: None,
             serials: Serials::default(),
@@ -206,6 +210,9 @@ impl Server {
         if let Some(path) = &options.control {
             server.listen(path, false)?;
         }
+        if let Some(path) = &options.host_socket {
+            server.listen_for_host(path)?;
+        }
         if let Some(path) = &options.test_socket {
             tracing::warn!(path = %path.display(), "the test interface is open");
             server.listen(path, true)?;
@@ -220,6 +227,17 @@ impl Server {
                 source,
             },
         )?;
+        self.sockets.push(path.into());
+        Ok(())
+    }
+
+    fn listen_for_host(&mut self, path: &std::path::Path) -> Result<(), StartError> {
+        self.state
+            .add_host(path, &self.display)
+            .map_err(|source| StartError::Socket {
+                path: path.display().to_string(),
+                source,
+            })?;
         self.sockets.push(path.into());
         Ok(())
     }

@@ -7,7 +7,7 @@ use smithay::{
     output::Output,
     reexports::{
         calloop::{LoopHandle, LoopSignal},
-        wayland_server::{DisplayHandle, Resource, protocol::wl_surface::WlSurface},
+        wayland_server::{DisplayHandle, Resource, Weak, protocol::wl_surface::WlSurface},
     },
 };
 
@@ -40,6 +40,8 @@ pub struct State {
     pub(crate) layout: Layout,
     /// The window that was last told that it is active.
     pub(crate) activated: Option<WindowId>,
+    /// The panel that the user clicked last, if nothing else since.
+    pub(crate) layer_focus: Option<Weak<WlSurface>>,
     pub(crate) selections: Selections,
     pub(crate) drag: Option<Drag>,
     pub(crate) serials: Serials,

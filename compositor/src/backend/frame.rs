@@ -79,6 +79,9 @@ impl State {
                 first_shown.push(window.id);
             }
         }
+        for layer in self.shell.layers.iter_mut().filter(|l| l.mapped) {
+            layer.frames += u64::from(std::mem::take(&mut layer.fresh));
+        }
         for id in first_shown {
             self.announce_mapped(id);
         }
@@ -106,8 +109,15 @@ impl State {
             _ => None,
         };
         let icon = self.drag.as_ref().and_then(|drag| drag.icon.clone());
+        let layers = self
+            .shell
+            .layers
+            .iter()
+            .filter(|l| l.mapped)
+            .map(|l| l.surface.wl_surface().clone());
         windows
             .chain(popups)
+            .chain(layers)
             .chain(cursor)
             .chain(icon)
             .filter(Resource::is_alive)

@@ -77,7 +77,7 @@ impl State {
     /// The desktop as it is now.
     pub(crate) fn screenshot(&mut self) -> Result<Picture, PictureError> {
         self.redraw();
-        let area = self.layout.area();
+        let area = self.layout.screen();
         if let Some(Backend::Headless(headless)) = &mut self.backend {
             return headless.copy(area);
         }

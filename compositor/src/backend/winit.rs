@@ -134,15 +134,12 @@ impl State {
         if let Some(super::Backend::Winit(winit)) = &mut self.backend {
             winit.resize(size);
         }
-        protocols::set_mode(&self.output, (size.w, size.h));
-        for (id, wanted) in self.layout.set_area(size) {
-            self.configure(id, Some(wanted));
-        }
-        self.dirty = true;
+        protocols::set_mode(&self.output, (size.w, size.h), 60_000, 1);
+        self.screen_resized(size);
     }
 
     fn winit_input(&mut self, event: InputEvent<WinitInput>) {
-        let area = self.layout.area();
+        let area = self.layout.screen();
         let desktop = SmithaySize::<i32, Logical>::from((area.w, area.h));
         match event {
             InputEvent::Keyboard { event } => {

@@ -9,4 +9,5 @@ pub mod typing;
 
 pub use keyboard::Keys;
 pub use pointer::Pointing;
+pub(crate) use pointer::cell_at;
 pub use serials::Serials;

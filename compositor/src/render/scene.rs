@@ -48,12 +48,31 @@ where
 {
     let mut elements = Vec::new();
     cursor(state, renderer, &mut elements);
+    layers(state, renderer, &mut elements, true);
     let order: Vec<WindowId> = state.layout.stack().rev().map(|w| w.id).collect();
     for id in order {
         popups(state, renderer, &mut elements, id);
         window(state, renderer, &mut elements, id);
     }
+    layers(state, renderer, &mut elements, false);
     elements
+}
+
+/// The host's panels and menus, above or below all windows.
+fn layers<R>(state: &State, renderer: &mut R, elements: &mut Vec<SceneElement<R>>, above: bool)
+where
+    R: Renderer + ImportAll + ImportMem,
+    R::TextureId: Clone + Send + 'static,
+{
+    for layer in state.shell.layers_shown(above) {
+        let surface = layer.surface.wl_surface();
+        if !surface.is_alive() {
+            continue;
+        }
+        let Rect { x, y, w, h } = layer.rect;
+        let cut = Rectangle::<i32, Physical>::new((x, y).into(), (w, h).into());
+        tree(renderer, elements, surface, Point::from((x, y)), cut);
+    }
 }
 
 /// Only a client's pixels, at the corner of the picture.

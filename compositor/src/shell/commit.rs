@@ -16,6 +16,7 @@ use smithay::{
 
 use super::{Stage, Window, has_buffer, root_of, title, window_geometry};
 use crate::{
+    domain::DomainId,
     layout::{Mode, Size, WindowId},
     render::FrameArt,
     state::State,
@@ -27,6 +28,12 @@ impl State {
         let Some(domain) = self.domain_of_surface(toplevel.wl_surface()) else {
             return;
         };
+        if domain == DomainId::HOST {
+            // Windows have borders in a domain's colour; the host has none.
+            tracing::warn!("one of the host's programs wants a window; it is not shown");
+            toplevel.send_close();
+            return;
+        }
         let id = self.shell.new_id();
         let window = Window {
             id,
@@ -40,6 +47,7 @@ impl State {
             frames: 0,
             fresh: false,
             announced: false,
+            retitled: false,
             art: FrameArt::default(),
         };
         self.shell.windows.insert(id, window);
@@ -86,6 +94,7 @@ impl State {
             popup.fresh = true;
             self.popup_committed(&root);
         }
+        self.layer_committed(&root);
         self.drag_icon_committed(surface);
     }
 
@@ -198,8 +207,13 @@ impl State {
             return;
         };
         if let Some(window) = self.shell.windows.get_mut(&id) {
-            window.title = title::clean(&new.unwrap_or_default());
-            self.dirty = true;
+            let clean = title::clean(&new.unwrap_or_default());
+            if window.title != clean {
+                window.title = clean;
+                window.retitled = true;
+                self.dirty = true;
+                self.announce_titles_soon();
+            }
         }
     }
 
@@ -208,7 +222,12 @@ impl State {
             return;
         };
         if let Some(window) = self.shell.windows.get_mut(&id) {
-            window.app_id = title::clean(&new.unwrap_or_default());
+            let clean = title::clean(&new.unwrap_or_default());
+            if window.app_id != clean {
+                window.app_id = clean;
+                window.retitled = true;
+                self.announce_titles_soon();
+            }
         }
     }
 
@@ -275,11 +294,14 @@ impl State {
             .shell
             .grabbing_popup()
             .filter(|p| Some(p.root) == window && p.mapped);
-        let surface = popup.map(|p| p.surface.wl_surface().clone()).or_else(|| {
-            window
-                .and_then(|id| self.shell.windows.get(&id))
-                .map(|w| w.surface().clone())
-        });
+        let surface = self
+            .keyboard_layer()
+            .or_else(|| popup.map(|p| p.surface.wl_surface().clone()))
+            .or_else(|| {
+                window
+                    .and_then(|id| self.shell.windows.get(&id))
+                    .map(|w| w.surface().clone())
+            });
         let Some(keyboard) = self.seat.get_keyboard() else {
             return;
         };
