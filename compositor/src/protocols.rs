@@ -31,7 +31,9 @@ use smithay::{
     },
 };
 
-use crate::{domain::DomainId, guard::domain_of, server::StartError, state::State};
+use crate::{
+    backend::Screen, domain::DomainId, guard::domain_of, server::StartError, state::State,
+};
 
 /// What smithay keeps for each protocol. Fields that are never read hold their global open.
 #[derive(Debug)]
@@ -75,7 +77,7 @@ impl Protocols {
 }
 
 /// The one output.
-pub(crate) fn output(dh: &DisplayHandle, size: (u16, u16)) -> Output {
+pub(crate) fn output(dh: &DisplayHandle, screen: Screen) -> Output {
     let properties = PhysicalProperties {
         size: (0, 0).into(),
         subpixel: Subpixel::Unknown,
@@ -85,15 +87,16 @@ pub(crate) fn output(dh: &DisplayHandle, size: (u16, u16)) -> Output {
     };
     let output = Output::new("BULKHEAD-1".into(), properties);
     output.create_global::<State>(dh);
-    set_mode(&output, (i32::from(size.0), i32::from(size.1)), 60_000, 1);
+    set_mode(&output, screen);
     output
 }
 
-/// The output has a new mode: its size in its own pixels, refreshes in a thousand seconds.
-pub(crate) fn set_mode(output: &Output, size: (i32, i32), refresh_mhz: i32, scale: i32) {
+/// The output is another one, or has another mode or scale.
+pub(crate) fn set_mode(output: &Output, screen: Screen) {
+    let pixels = screen.pixels();
     let mode = Mode {
-        size: size.into(),
-        refresh: refresh_mhz,
+        size: (pixels.w, pixels.h).into(),
+        refresh: screen.refresh_mhz,
     };
     if let Some(old) = output.current_mode().filter(|old| *old != mode) {
         output.delete_mode(old);
@@ -101,7 +104,7 @@ pub(crate) fn set_mode(output: &Output, size: (i32, i32), refresh_mhz: i32, scal
     output.change_current_state(
         Some(mode),
         Some(Transform::Normal),
-        Some(Scale::Integer(scale)),
+        Some(Scale::Integer(screen.scale)),
         Some((0, 0).into()),
     );
     output.set_preferred(mode);

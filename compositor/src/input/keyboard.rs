@@ -59,6 +59,16 @@ enum Shortcut {
     Maximise,
     Fullscreen,
     Dismiss,
+    /// Another terminal of the machine.
+    Terminal(i32),
+}
+
+/// Ctrl+Alt+F1 to F12, on a screen of our own.
+fn terminal(key: Keysym) -> Option<i32> {
+    let keys = keysyms::KEY_XF86Switch_VT_1..=keysyms::KEY_XF86Switch_VT_12;
+    let number = key.raw().checked_sub(*keys.start())?;
+    keys.contains(&key.raw())
+        .then(|| i32::try_from(number + 1).ok())?
 }
 
 /// The desktop's own keys. While one of the host's programs has the keyboard they are that
@@ -91,6 +101,7 @@ impl State {
             KeyState::Released
         };
         let tapped = self.keys.tapped(code, pressed);
+        let on_a_screen = self.has_terminals();
         let host_has_keyboard = self.keyboard_layer().is_some();
         let serial = SERIAL_COUNTER.next_serial();
         let menu_open = self.shell.grabbing_popup().is_some();
@@ -108,6 +119,10 @@ impl State {
                     } else {
                         FilterResult::Forward
                     };
+                }
+                if on_a_screen && let Some(number) = terminal(handle.modified_sym()) {
+                    state.keys.taken.insert(code);
+                    return FilterResult::Intercept(Some(Shortcut::Terminal(number)));
                 }
                 let symbol = handle.raw_latin_sym_or_raw_current_sym();
                 let symbol = symbol.filter(|_| !host_has_keyboard);
@@ -155,6 +170,7 @@ impl State {
             Shortcut::Maximise => self.toggle(Mode::Maximised),
             Shortcut::Fullscreen => self.toggle(Mode::Fullscreen),
             Shortcut::Dismiss => self.dismiss_grabs(),
+            Shortcut::Terminal(number) => self.change_terminal(number),
         }
     }
 

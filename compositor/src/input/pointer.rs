@@ -17,7 +17,7 @@ use crate::{
     state::State,
 };
 
-const BTN_LEFT: u32 = 0x110;
+pub(super) const BTN_LEFT: u32 = 0x110;
 const BTN_RIGHT: u32 = 0x111;
 
 /// Where the pointer is and what it does.

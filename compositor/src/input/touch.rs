@@ -70,6 +70,14 @@ impl State {
         touch.frame(self);
     }
 
+    /// The fingers meant something else, for example the palm of a hand.
+    pub(crate) fn touch_cancel(&mut self) {
+        if let Some(touch) = self.seat.get_touch() {
+            touch.cancel(self);
+            touch.frame(self);
+        }
+    }
+
     /// A finger was lifted.
     pub(crate) fn touch_up(&mut self, id: u32, time: u32) {
         let Some(touch) = self.seat.get_touch() else {

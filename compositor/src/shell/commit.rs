@@ -6,9 +6,9 @@ use smithay::{
         wayland_protocols::xdg::shell::server::xdg_toplevel,
         wayland_server::{Resource, protocol::wl_surface::WlSurface},
     },
-    utils::SERIAL_COUNTER,
+    utils::{SERIAL_COUNTER, Transform},
     wayland::{
-        compositor::{is_sync_subsurface, with_states},
+        compositor::{is_sync_subsurface, send_surface_state, with_states},
         fractional_scale::with_fractional_scale,
         shell::xdg::{SurfaceCachedState, ToplevelSurface},
     },
@@ -66,8 +66,12 @@ impl State {
         on_commit_buffer_handler::<Self>(surface);
         self.last_commit = std::time::Instant::now();
         self.dirty = true;
+        let scale = self.scale;
         with_states(surface, |states| {
-            with_fractional_scale(states, |scale| scale.set_preferred_scale(1.0));
+            with_fractional_scale(states, |fraction| {
+                fraction.set_preferred_scale(f64::from(scale));
+            });
+            send_surface_state(surface, states, scale, Transform::Normal);
         });
         if let Some(domain) = self.domain_of_surface(surface)
             && let Some(domain) = self.domains.get_mut(domain)
