@@ -2,11 +2,13 @@
 //! client, so that a client can be served, measured and ended alone.
 
 use std::{
+    io,
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
     },
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +17,7 @@ use std::{
 };
 
 use smithay::reexports::{
-    calloop::{Interest, Mode, PostAction, generic::Generic},
+    calloop::{Interest, Mode, PostAction, RegistrationToken, generic::Generic},
     wayland_server::{
         Display,
         backend::{ClientId, DisconnectReason, protocol::ProtocolError},
@@ -23,7 +25,9 @@ use smithay::reexports::{
 };
 
 use crate::{
-    domain::{ClientState, Colour, Domain, DomainError, DomainId, Usage, check_name},
+    domain::{
+        ClientState, Colour, Domain, DomainError, DomainId, HOST_NAME, Quota, Usage, check_name,
+    },
     server::SharedDisplay,
     state::State,
 };
@@ -58,20 +62,9 @@ impl State {
         if !usable {
             return Err(DomainError::Socket(name.into()));
         }
-        let display = display.clone();
-        let source = Generic::new(listener, Interest::READ, Mode::Level);
-        let token = self
-            .events
-            .insert_source(source, move |_, listener, state: &mut Self| {
-                for _ in 0..ACCEPTS_PER_TURN {
-                    match listener.accept() {
-                        Ok((stream, _)) => state.connect(id, stream, &display),
-                        Err(_) => break,
-                    }
-                }
-                Ok(PostAction::Continue)
-            });
-        let listener = token.map_err(|_| DomainError::Socket(name.into()))?;
+        let listener = self
+            .accept_from(id, listener, display)
+            .map_err(|_| DomainError::Socket(name.into()))?;
         tracing::info!(domain = name, label, "domain added");
         self.domains.insert(Domain {
             id,
@@ -85,6 +78,50 @@ impl State {
             refuse_until: None,
         });
         Ok(id)
+    }
+
+    /// Makes the socket of the host's own programs.
+    pub(crate) fn add_host(&mut self, path: &Path, display: &SharedDisplay) -> io::Result<()> {
+        let socket = crate::control::packets::listen(path, rustix::net::SocketType::STREAM)?;
+        let listener = self.accept_from(DomainId::HOST, socket.into(), display)?;
+        self.domains.insert(Domain {
+            id: DomainId::HOST,
+            name: HOST_NAME.into(),
+            label: String::new(),
+            colour: Colour {
+                red: 0,
+                green: 0,
+                blue: 0,
+            },
+            usage: Usage::default(),
+            // Trusted, and still bounded: a program that leaks is stopped before the desktop is.
+            quota: Quota::default(),
+            commits: 0,
+            listener,
+            refuse_until: None,
+        });
+        Ok(())
+    }
+
+    fn accept_from(
+        &self,
+        id: DomainId,
+        listener: UnixListener,
+        display: &SharedDisplay,
+    ) -> io::Result<RegistrationToken> {
+        let display = display.clone();
+        let source = Generic::new(listener, Interest::READ, Mode::Level);
+        self.events
+            .insert_source(source, move |_, listener, state: &mut Self| {
+                for _ in 0..ACCEPTS_PER_TURN {
+                    match listener.accept() {
+                        Ok((stream, _)) => state.connect(id, stream, &display),
+                        Err(_) => break,
+                    }
+                }
+                Ok(PostAction::Continue)
+            })
+            .map_err(|error| io::Error::other(error.to_string()))
     }
 
     /// A domain goes away: its socket closes, its clients are disconnected, its windows vanish.

@@ -2,23 +2,32 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use bulkhead_compositor::{BackendKind, Options, Server};
+use bulkhead_compositor::{BackendKind, Options, Server, backend::wish::OutputWish};
 use clap::Parser;
 
 /// Shows the windows of all domains on one desktop, each with its domain's coloured border.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Where the desktop is shown: `headless` (nowhere; for tests) or `winit` (in a window of the
-    /// desktop that runs already).
+    /// Where the desktop is shown: `drm` (on a screen of its own), `winit` (in a window of the
+    /// desktop that runs already) or `headless` (nowhere; for tests).
     #[arg(long, default_value = "winit")]
     backend: BackendKind,
-    /// Size of the desktop in pixels. The winit backend follows its window later on.
+    /// Size of the desktop in pixels. The winit backend follows its window later on; a screen has
+    /// its own.
     #[arg(long, default_value = "1280x800", value_parser = size)]
     size: (u16, u16),
+    /// Mode and scale of a screen: NAME=WIDTHxHEIGHT[@HZ][*SCALE], like eDP-1=1920x1080@60*2.
+    /// Can be given several times; else a screen has the mode that it prefers, and scale 1.
+    #[arg(long = "output", value_name = "OUTPUT")]
+    outputs: Vec<OutputWish>,
     /// Where the manager's control socket is made.
     #[arg(long, value_name = "PATH")]
     control: PathBuf,
+    /// Also makes a Wayland socket for the desktop's own programs (panel, menu). Whoever reaches
+    /// it may draw above all windows.
+    #[arg(long, value_name = "PATH")]
+    host_socket: Option<PathBuf>,
     /// Also makes a socket for tests, which can take pictures and inject input. Never use this
     /// with data that matters.
     #[arg(long, value_name = "PATH")]
@@ -43,7 +52,9 @@ fn main() -> ExitCode {
     let options = Options {
         backend: arguments.backend,
         size: arguments.size,
+        outputs: arguments.outputs,
         control: Some(arguments.control),
+        host_socket: arguments.host_socket,
         test_socket: arguments.test_socket,
         stop_on_signals: true,
         ..Options::default()

@@ -1,6 +1,7 @@
-//! The globals that guests see: this list and no other. There is no layer-shell, session-lock,
-//! screencopy, data-control, virtual input, input-method, foreign-toplevel, output-management,
-//! gamma control, security-context, DRM lease, text-input or xdg-foreign here to be seen.
+//! The globals that guests see: this list and no other. Clients of the host's socket see
+//! layer-shell besides; guests never do. There is no session-lock, screencopy, data-control, virtual
+//! input, input-method, foreign-toplevel, output-management, gamma control, security-context, DRM
+//! lease, text-input or xdg-foreign here to be seen.
 
 use smithay::{
     input::{Seat, SeatState, keyboard::XkbConfig},
@@ -19,14 +20,20 @@ use smithay::{
     },
     utils::Transform,
     wayland::{
-        compositor::CompositorState, cursor_shape::CursorShapeManagerState,
-        fractional_scale::FractionalScaleManagerState, output::OutputManagerState,
-        presentation::PresentationState, shell::xdg::XdgShellState, shm::ShmState,
+        compositor::CompositorState,
+        cursor_shape::CursorShapeManagerState,
+        fractional_scale::FractionalScaleManagerState,
+        output::OutputManagerState,
+        presentation::PresentationState,
+        shell::{wlr_layer::WlrLayerShellState, xdg::XdgShellState},
+        shm::ShmState,
         viewporter::ViewporterState,
     },
 };
 
-use crate::{server::StartError, state::State};
+use crate::{
+    backend::Screen, domain::DomainId, guard::domain_of, server::StartError, state::State,
+};
 
 /// What smithay keeps for each protocol. Fields that are never read hold their global open.
 #[derive(Debug)]
@@ -35,6 +42,7 @@ pub(crate) struct Protocols {
     pub compositor: CompositorState,
     pub shm: ShmState,
     pub xdg_shell: XdgShellState,
+    pub layer_shell: WlrLayerShellState,
     viewporter: ViewporterState,
     fractional_scale: FractionalScaleManagerState,
     presentation: PresentationState,
@@ -56,6 +64,9 @@ impl Protocols {
                 dh,
                 [WmCapabilities::Maximize, WmCapabilities::Fullscreen],
             ),
+            layer_shell: WlrLayerShellState::new_with_filter::<State, _>(dh, |client| {
+                domain_of(client) == Some(DomainId::HOST)
+            }),
             viewporter: ViewporterState::new::<State>(dh),
             fractional_scale: FractionalScaleManagerState::new::<State>(dh),
             presentation: PresentationState::new::<State>(dh, 1 /* CLOCK_MONOTONIC */),
@@ -66,7 +77,7 @@ impl Protocols {
 }
 
 /// The one output.
-pub(crate) fn output(dh: &DisplayHandle, size: (u16, u16)) -> Output {
+pub(crate) fn output(dh: &DisplayHandle, screen: Screen) -> Output {
     let properties = PhysicalProperties {
         size: (0, 0).into(),
         subpixel: Subpixel::Unknown,
@@ -76,15 +87,16 @@ pub(crate) fn output(dh: &DisplayHandle, size: (u16, u16)) -> Output {
     };
     let output = Output::new("BULKHEAD-1".into(), properties);
     output.create_global::<State>(dh);
-    set_mode(&output, (i32::from(size.0), i32::from(size.1)));
+    set_mode(&output, screen);
     output
 }
 
-/// The output has a new size.
-pub(crate) fn set_mode(output: &Output, size: (i32, i32)) {
+/// The output is another one, or has another mode or scale.
+pub(crate) fn set_mode(output: &Output, screen: Screen) {
+    let pixels = screen.pixels();
     let mode = Mode {
-        size: size.into(),
-        refresh: 60_000,
+        size: (pixels.w, pixels.h).into(),
+        refresh: screen.refresh_mhz,
     };
     if let Some(old) = output.current_mode().filter(|old| *old != mode) {
         output.delete_mode(old);
@@ -92,7 +104,7 @@ pub(crate) fn set_mode(output: &Output, size: (i32, i32)) {
     output.change_current_state(
         Some(mode),
         Some(Transform::Normal),
-        Some(Scale::Integer(1)),
+        Some(Scale::Integer(screen.scale)),
         Some((0, 0).into()),
     );
     output.set_preferred(mode);

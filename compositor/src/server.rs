@@ -21,7 +21,10 @@ use smithay::{
 };
 
 use crate::{
-    backend::Backend,
+    backend::{
+        Backend, Screen,
+        wish::{MAX_SCALE, OutputWish},
+    },
     control::Control,
     domain::{Domains, Quota},
     guard::Accounts,
@@ -46,6 +49,8 @@ pub enum BackendKind {
     Headless,
     /// In a window of the desktop that runs already.
     Winit,
+    /// On a screen of its own.
+    Drm,
 }
 
 impl std::str::FromStr for BackendKind {
@@ -55,8 +60,9 @@ impl std::str::FromStr for BackendKind {
         match text {
             "headless" => Ok(Self::Headless),
             "winit" => Ok(Self::Winit),
+            "drm" => Ok(Self::Drm),
             _ => Err(format!(
-                "there is no backend '{text}'; use headless or winit"
+                "there is no backend '{text}'; use drm, headless or winit"
             )),
         }
     }
@@ -67,10 +73,17 @@ impl std::str::FromStr for BackendKind {
 pub struct Options {
     /// Where the desktop is shown.
     pub backend: BackendKind,
-    /// Its size in pixels.
+    /// Its size, in pixels of the desktop.
     pub size: (u16, u16),
+    /// Pixels of the picture in each direction to one of the desktop, where no screen says
+    /// otherwise.
+    pub scale: i32,
+    /// What screens are to be like, where the backend has some.
+    pub outputs: Vec<OutputWish>,
     /// Where the manager's control socket is made.
     pub control: Option<PathBuf>,
+    /// Where the Wayland socket of the host's own programs is made, if at all.
+    pub host_socket: Option<PathBuf>,
     /// Where the socket for tests is made, if at all.
     pub test_socket: Option<PathBuf>,
     /// End on SIGTERM and SIGINT. For a program of its own, not for a thread of another one.
@@ -84,7 +97,10 @@ impl Default for Options {
         Self {
             backend: BackendKind::Headless,
             size: (1280, 800),
+            scale: 1,
+            outputs: Vec::new(),
             control: None,
+            host_socket: None,
             test_socket: None,
             stop_on_signals: false,
             quota: Quota::default(),
@@ -115,6 +131,11 @@ pub enum StartError {
     Window(String),
     #[error("this build has no winit backend; build it with the feature 'winit'")]
     NoWinit,
+    #[cfg(feature = "drm")]
+    #[error(transparent)]
+    Screen(#[from] crate::backend::drm::ScreenError),
+    #[error("this build has no drm backend; build it with the feature 'drm'")]
+    NoDrm,
 }
 
 fn event_loop_error(error: impl std::fmt::Display) -> StartError {
@@ -147,19 +168,38 @@ impl Server {
         let display = Display::<State>::new().map_err(event_loop_error)?;
         let dh = display.handle();
         let display = Rc::new(RefCell::new(display));
-        let (backend, size) = match options.backend {
-            BackendKind::Headless => (Backend::headless(area(options.size))?, options.size),
+        let at_first = Screen {
+            size: area(options.size),
+            scale: options.scale.clamp(1, MAX_SCALE),
+            refresh_mhz: 60_000,
+        };
+        let (backend, screen) = match options.backend {
+            BackendKind::Headless => {
+                let backend = Backend::headless(at_first.size, at_first.scale)?;
+                (backend, at_first)
+            }
             #[cfg(feature = "winit")]
             BackendKind::Winit => {
-                let (backend, real) = Backend::winit(area(options.size), &events.handle())?;
-                let length = |v: i32| u16::try_from(v.clamp(1, 16_384)).unwrap_or(u16::MAX);
-                (backend, (length(real.w), length(real.h)))
+                let (backend, size) = Backend::winit(at_first.size, &events.handle())?;
+                let screen = Screen {
+                    size,
+                    scale: 1,
+                    ..at_first
+                };
+                (backend, screen)
             }
             #[cfg(not(feature = "winit"))]
             BackendKind::Winit => return Err(StartError::NoWinit),
+            #[cfg(feature = "drm")]
+            BackendKind::Drm => {
+                let (backend, screen) = Backend::drm(options.outputs, &events.handle())?;
+                (backend, screen.unwrap_or(at_first))
+            }
+            #[cfg(not(feature = "drm"))]
+            BackendKind::Drm => return Err(StartError::NoDrm),
         };
         let protocols = Protocols::new(&dh);
-        let output = protocols::output(&dh, size);
+        let output = protocols::output(&dh, screen);
         let mut seat_state = SeatState::new();
         let seat = protocols::seat(&dh, &mut seat_state)?;
         let watchdog = Watchdog::start().map_err(event_loop_error)?;
@@ -172,12 +212,14 @@ impl Server {
             seat_state,
             seat,
             output,
+            scale: screen.scale,
             domains: Domains::default(),
             default_quota: options.quota,
             accounts: Accounts::default(),
             shell: Shell::default(),
-            layout: Layout::new(area(size)),
+            layout: Layout::new(screen.size),
             activated: None,
+            layer_focus: None,
             selections: Selections::default(),
             drag: None,
             serials: Serials::default(),
@@ -186,8 +228,11 @@ impl Server {
             cursor: CursorImageStatus::default_named(),
             cursor_art: CursorArt::default(),
             backend: Some(backend),
+            waiting_feedback: None,
+            failure: None,
             dirty: true,
             frame_timer_armed: false,
+            frame_time: screen.frame_time(),
             last_frame: now.checked_sub(Duration::from_secs(1)).unwrap_or(now),
             pictures: 0,
             last_commit: now,
@@ -206,6 +251,9 @@ impl Server {
         if let Some(path) = &options.control {
             server.listen(path, false)?;
         }
+        if let Some(path) = &options.host_socket {
+            server.listen_for_host(path)?;
+        }
         if let Some(path) = &options.test_socket {
             tracing::warn!(path = %path.display(), "the test interface is open");
             server.listen(path, true)?;
@@ -220,6 +268,17 @@ impl Server {
                 source,
             },
         )?;
+        self.sockets.push(path.into());
+        Ok(())
+    }
+
+    fn listen_for_host(&mut self, path: &std::path::Path) -> Result<(), StartError> {
+        self.state
+            .add_host(path, &self.display)
+            .map_err(|source| StartError::Socket {
+                path: path.display().to_string(),
+                source,
+            })?;
         self.sockets.push(path.into());
         Ok(())
     }
@@ -255,7 +314,8 @@ impl Server {
             // Whoever took it away already did what was wanted.
             let _ = std::fs::remove_file(path);
         }
-        result.map_err(event_loop_error)
+        result.map_err(event_loop_error)?;
+        state.failure.take().map_or(Ok(()), Err)
     }
 }
 

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use smithay::{
+    desktop::utils::OutputPresentationFeedback,
     input::{Seat, SeatState, pointer::CursorImageStatus},
     output::Output,
     reexports::{
         calloop::{LoopHandle, LoopSignal},
-        wayland_server::{DisplayHandle, Resource, protocol::wl_surface::WlSurface},
+        wayland_server::{DisplayHandle, Resource, Weak, protocol::wl_surface::WlSurface},
     },
 };
 
@@ -17,10 +18,11 @@ use crate::{
     domain::{DomainId, Domains, Quota},
     guard::Accounts,
     input::{Keys, Pointing, Serials},
-    layout::{Layout, WindowId},
+    layout::{Layout, Size, WindowId},
     protocols::Protocols,
     render::CursorArt,
     selection::{Drag, Selections},
+    server::StartError,
     shell::Shell,
 };
 
@@ -33,6 +35,8 @@ pub struct State {
     pub(crate) seat_state: SeatState<Self>,
     pub(crate) seat: Seat<Self>,
     pub(crate) output: Output,
+    /// Pixels of the output in each direction to one of the desktop.
+    pub(crate) scale: i32,
     pub(crate) domains: Domains,
     pub(crate) default_quota: Quota,
     pub(crate) accounts: Accounts,
@@ -40,6 +44,8 @@ pub struct State {
     pub(crate) layout: Layout,
     /// The window that was last told that it is active.
     pub(crate) activated: Option<WindowId>,
+    /// The panel that the user clicked last, if nothing else since.
+    pub(crate) layer_focus: Option<Weak<WlSurface>>,
     pub(crate) selections: Selections,
     pub(crate) drag: Option<Drag>,
     pub(crate) serials: Serials,
@@ -48,9 +54,15 @@ pub struct State {
     pub(crate) cursor: CursorImageStatus,
     pub(crate) cursor_art: CursorArt,
     pub(crate) backend: Option<Backend>,
+    /// Clients that wait to hear when the picture that is on its way is seen.
+    pub(crate) waiting_feedback: Option<OutputPresentationFeedback>,
+    /// Why the event loop was stopped, if not because somebody wanted it.
+    pub(crate) failure: Option<StartError>,
     /// Something changed since the last picture.
     pub(crate) dirty: bool,
     pub(crate) frame_timer_armed: bool,
+    /// Between two pictures.
+    pub(crate) frame_time: Duration,
     pub(crate) last_frame: Instant,
     pub(crate) pictures: u64,
     pub(crate) last_commit: Instant,
@@ -60,6 +72,22 @@ pub struct State {
 }
 
 impl State {
+    /// The desktop's size in the output's pixels.
+    pub(crate) fn picture_size(&self) -> Size {
+        let screen = self.layout.screen();
+        Size::new(
+            screen.w.saturating_mul(self.scale),
+            screen.h.saturating_mul(self.scale),
+        )
+    }
+
+    /// Ends the event loop with an error.
+    pub(crate) fn fail(&mut self, error: StartError) {
+        tracing::error!(%error, "the desktop cannot go on");
+        self.failure.get_or_insert(error);
+        self.stop.stop();
+    }
+
     /// CLOCK_MONOTONIC in milliseconds, the time of input events.
     pub(crate) fn now_ms(&self) -> u32 {
         // The protocol's clock wraps around too.

@@ -39,6 +39,11 @@ pub enum Command {
     Console(Console),
     Remove(Remove),
     Log(Log),
+    Apps(Apps),
+    Launch(Launch),
+    Windows(Windows),
+    Template(Template),
+    Power(Power),
     Session(Session),
     /// Print the completion script of a shell.
     #[command(after_help = "\
@@ -249,22 +254,181 @@ pub struct Log {
     pub json: bool,
 }
 
-/// Open the desktop: starts the compositor and the manager, and keeps them running.
+/// Show the applications of all domains.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bulkhead apps
+  bulkhead apps --json | jq -r '.[] | .domain + \"  \" + .name'")]
+pub struct Apps {
+    /// Only this domain's.
+    pub name: Option<DomainName>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Launch an application as the menu does.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+It prints the domain that the application runs in, and does not wait for its end.
+
+Examples:
+  bulkhead launch work foot
+  bulkhead launch work firefox-esr --disposable")]
+pub struct Launch {
+    /// The domain.
+    pub name: DomainName,
+    /// The application, as `bulkhead apps` shows it.
+    pub app: String,
+    /// In a new domain of the same template and label that goes with the last window.
+    #[arg(long, short)]
+    pub disposable: bool,
+}
+
+/// Show the windows on the desktop.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bulkhead windows
+  bulkhead windows --activate 7
+  bulkhead windows --json | jq '.[] | select(.focused)'")]
+pub struct Windows {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Raise this window and give it the keyboard.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["json", "close"])]
+    pub activate: Option<u64>,
+    /// Ask this window's program to close it.
+    #[arg(long, value_name = "ID", conflicts_with = "json")]
+    pub close: Option<u64>,
+}
+
+/// Work with templates, the roots that domains' programs come from.
+#[derive(Debug, clap::Args)]
+#[command(
+    arg_required_else_help = true,
+    after_help = "\
+Your own templates lie in $XDG_DATA_HOME/bulkhead/templates, beside those of the system.
+
+Examples:
+  bulkhead template list
+  bulkhead template build office.toml
+  bulkhead template import ~/Downloads/office"
+)]
+pub struct Template {
+    #[command(subcommand)]
+    pub command: TemplateCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TemplateCommand {
+    /// Show all templates.
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Examples:
+  bulkhead template list
+  bulkhead template list --json"
+    )]
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build a template from its description, and take it in.
+    #[command(after_help = "\
+The description is a TOML file (docs/templates.md explains it); its name is the template's. The
+packages come from the Debian mirror of this machine's apt configuration. Nothing of the host is
+changed.
+
+Examples:
+  bulkhead template build office.toml
+  bulkhead template build office.toml --name office-2 --replace")]
+    Build {
+        /// The description.
+        file: PathBuf,
+        /// The template's name [default: the file's]
+        #[arg(long)]
+        name: Option<DomainName>,
+        /// Put it in the place of one of the same name.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Take in a template that was built elsewhere.
+    #[command(after_help = "\
+A template is a folder with root.erofs, template.toml and apps/, or a root image alone. It is copied
+whole or not at all.
+
+Examples:
+  bulkhead template import ~/Downloads/office
+  bulkhead template import root.erofs --name office --replace")]
+    Import {
+        /// The folder, or the root image.
+        path: PathBuf,
+        /// The template's name [default: the folder's or file's]
+        #[arg(long)]
+        name: Option<DomainName>,
+        /// Put it in the place of one of the same name.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Remove one of your own templates that no domain uses.
+    #[command(
+        visible_alias = "rm",
+        after_help = "\
+Examples:
+  bulkhead template remove office"
+    )]
+    Remove {
+        /// The template.
+        name: DomainName,
+    },
+}
+
+/// Switch the machine off or restart it, when all domains have stopped.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bulkhead power off
+  bulkhead power reboot")]
+pub struct Power {
+    /// What is to become of the machine.
+    pub what: PowerAction,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum PowerAction {
+    /// Switch it off.
+    Off,
+    /// Restart it.
+    Reboot,
+}
+
+/// Open the desktop: starts the compositor, the manager, the panel and the menu, and keeps them
+/// running.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 It needs a session bus. Where there is none (DBUS_SESSION_BUS_ADDRESS is not set) start it by
-`dbus-run-session -- bulkhead session`. It ends both on SIGTERM or Ctrl-C, and stops all domains.
+`dbus-run-session -- bulkhead session`. It ends all of them on SIGTERM or Ctrl-C, and stops all
+domains.
 
 Examples:
   bulkhead session                               # a window on your desktop
+  bulkhead session --backend drm                 # the whole screen of a machine without desktop
   bulkhead session --backend headless --size 1280x800")]
 pub struct Session {
-    /// How the compositor shows its output: winit (a window) or headless (nowhere).
-    #[arg(long, default_value = "winit", value_parser = ["winit", "headless"])]
+    /// How the compositor shows its output: winit (a window), drm (the machine's own screens) or
+    /// headless (nowhere).
+    #[arg(long, default_value = "winit", value_parser = ["winit", "drm", "headless"])]
     pub backend: String,
-    /// The output's size.
-    #[arg(long, value_name = "WxH", default_value = "1280x800", value_parser = output_size)]
-    pub size: String,
+    /// The output's size [default: 1280x800; with drm, what the screen prefers]
+    #[arg(long, value_name = "WxH", value_parser = output_size)]
+    pub size: Option<String>,
+    /// Without the panel and the menu.
+    #[arg(long)]
+    pub no_ui: bool,
     /// Let tests take screenshots and inject input at this socket.
     #[arg(long, value_name = "SOCKET")]
     pub test_socket: Option<PathBuf>,

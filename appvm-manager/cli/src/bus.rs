@@ -36,6 +36,16 @@ pub trait Manager {
     fn resize_command(&self, token: &str, columns: u16, rows: u16) -> zbus::Result<()>;
     fn open_console(&self, name: &str) -> zbus::Result<OwnedFd>;
     fn open_log(&self, name: &str, log: &str) -> zbus::Result<OwnedFd>;
+    fn list_applications(&self) -> zbus::Result<Vec<Dict>>;
+    fn launch_application(&self, domain: &str, app: &str, options: Dict) -> zbus::Result<String>;
+    fn list_windows(&self) -> zbus::Result<Vec<Dict>>;
+    fn activate_window(&self, id: u64) -> zbus::Result<()>;
+    fn close_window(&self, id: u64) -> zbus::Result<()>;
+    fn power_off(&self) -> zbus::Result<()>;
+    fn reboot(&self) -> zbus::Result<()>;
+    fn list_templates(&self) -> zbus::Result<Vec<Dict>>;
+    fn import_template(&self, path: &str, options: Dict) -> zbus::Result<String>;
+    fn remove_template(&self, name: &str) -> zbus::Result<()>;
     fn get_timings(&self, name: &str) -> zbus::Result<HashMap<String, u64>>;
 
     #[zbus(signal)]

@@ -7,12 +7,14 @@
 mod args;
 mod bus;
 mod console;
+mod desktop;
 mod error;
 mod log;
 mod manage;
 mod output;
 mod run;
 mod session;
+mod template;
 mod terminal;
 mod timings;
 
@@ -63,6 +65,11 @@ async fn dispatch(args: Args) -> Result<u8, Error> {
         Command::Run(run) => run::run(run).await,
         Command::Console(console) => console::console(console).await,
         Command::Log(log) => log::log(log).await,
+        Command::Apps(apps) => desktop::apps(apps).await,
+        Command::Launch(launch) => desktop::launch(launch).await,
+        Command::Windows(windows) => desktop::windows(windows).await,
+        Command::Power(power) => desktop::power(power).await,
+        Command::Template(template) => template::template(template).await,
         Command::Session(session) => session::session(session).await,
         Command::Completion { shell } => {
             let mut out = Vec::new();

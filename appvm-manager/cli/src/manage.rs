@@ -10,7 +10,7 @@ use crate::bus::{Dict, manager};
 use crate::error::Error;
 use crate::output;
 
-fn text(value: &str) -> OwnedVariant {
+pub fn text(value: &str) -> OwnedVariant {
     OwnedVariant::from(Str::from(value.to_owned()))
 }
 
@@ -38,7 +38,8 @@ pub async fn create(args: args::Create) -> Result<u8, Error> {
     Ok(0)
 }
 
-fn field(domain: &Value, key: &str) -> String {
+/// A value for people.
+pub fn field(domain: &Value, key: &str) -> String {
     match &domain[key] {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),

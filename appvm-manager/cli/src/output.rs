@@ -51,19 +51,22 @@ pub fn json(value: &Value) -> Result<(), Error> {
 
 /// A D-Bus dictionary as JSON.
 pub fn to_json(dict: &Dict) -> Value {
-    let convert = |variant: &Variant<'_>| match variant {
-        Variant::Bool(value) => Value::from(*value),
-        Variant::U8(value) => Value::from(*value),
-        Variant::U16(value) => Value::from(*value),
-        Variant::U32(value) => Value::from(*value),
-        Variant::U64(value) => Value::from(*value),
-        Variant::I16(value) => Value::from(*value),
-        Variant::I32(value) => Value::from(*value),
-        Variant::I64(value) => Value::from(*value),
-        Variant::F64(value) => Value::from(*value),
-        Variant::Str(value) => Value::from(value.as_str()),
-        other => Value::from(format!("{other:?}")),
-    };
+    fn convert(variant: &Variant<'_>) -> Value {
+        match variant {
+            Variant::Bool(value) => Value::from(*value),
+            Variant::U8(value) => Value::from(*value),
+            Variant::U16(value) => Value::from(*value),
+            Variant::U32(value) => Value::from(*value),
+            Variant::U64(value) => Value::from(*value),
+            Variant::I16(value) => Value::from(*value),
+            Variant::I32(value) => Value::from(*value),
+            Variant::I64(value) => Value::from(*value),
+            Variant::F64(value) => Value::from(*value),
+            Variant::Str(value) => Value::from(value.as_str()),
+            Variant::Array(array) => array.iter().map(convert).collect(),
+            other => Value::from(format!("{other:?}")),
+        }
+    }
     let mut entries: Vec<_> = dict.iter().collect();
     entries.sort_by_key(|(key, _)| key.as_str());
     Value::Object(

@@ -1,4 +1,4 @@
-//! `bulkhead session`: compositor and manager, kept running.
+//! `bulkhead session`: compositor, manager, panel and menu, kept running.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,17 +17,23 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// The manager stops all domains before it ends.
 const END_PATIENCE: Duration = Duration::from_secs(60);
 
-/// One of the two programs.
+/// Before a program that ended is started again.
+const PAUSE: Duration = Duration::from_millis(300);
+/// The panel and the menu.
+const UI: &str = "bulkhead-ui";
+
+/// One of the programs.
 struct Part {
     name: &'static str,
     program: PathBuf,
     arguments: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
     child: Child,
     starts: Vec<Instant>,
 }
 
 /// The program beside this one, or wherever PATH has it.
-fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let beside = std::env::current_exe()
         .ok()
         .map(|own| own.with_file_name(name));
@@ -36,9 +42,24 @@ fn program(name: &str) -> PathBuf {
         .unwrap_or_else(|| name.into())
 }
 
-fn spawn(name: &str, program: &Path, arguments: &[OsString]) -> Result<Child, Error> {
+/// Whether that program can be started.
+fn is_installed(program: &Path) -> bool {
+    if program.is_absolute() {
+        return program.exists();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn spawn(
+    name: &str,
+    program: &Path,
+    arguments: &[OsString],
+    environment: &[(&'static str, OsString)],
+) -> Result<Child, Error> {
     Command::new(program)
         .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         // Ctrl-C reaches only this program, which then ends the parts in their order.
         .process_group(0)
@@ -54,12 +75,21 @@ fn spawn(name: &str, program: &Path, arguments: &[OsString]) -> Result<Child, Er
 
 impl Part {
     fn start(name: &'static str, arguments: Vec<OsString>) -> Result<Self, Error> {
-        let program = program(name);
-        let child = spawn(name, &program, &arguments)?;
+        Part::start_with(name, program(name), arguments, Vec::new())
+    }
+
+    fn start_with(
+        name: &'static str,
+        program: PathBuf,
+        arguments: Vec<OsString>,
+        environment: Vec<(&'static str, OsString)>,
+    ) -> Result<Self, Error> {
+        let child = spawn(name, &program, &arguments, &environment)?;
         Ok(Part {
             name,
             program,
             arguments,
+            environment,
             child,
             starts: vec![Instant::now()],
         })
@@ -71,7 +101,7 @@ impl Part {
             let text = format!("{} keeps ending; see its messages above", self.name);
             return Err(Error::Other(text));
         }
-        self.child = spawn(self.name, &self.program, &self.arguments)?;
+        self.child = spawn(self.name, &self.program, &self.arguments, &self.environment)?;
         self.starts.push(Instant::now());
         Ok(())
     }
@@ -106,10 +136,18 @@ pub async fn session(args: args::Session) -> Result<u8, Error> {
     let control = folder.join("compositor.sock");
     let flag = |name: &str, value: &Path| [OsString::from(name), value.as_os_str().to_owned()];
 
-    let mut arguments: Vec<OsString> = ["--backend", &args.backend, "--size", &args.size]
-        .map(OsString::from)
-        .into();
+    let ui = if args.no_ui { None } else { ui_program() };
+    let host_socket = folder.join("host-wayland.sock");
+    let mut arguments: Vec<OsString> = vec!["--backend".into(), (&args.backend).into()];
+    // A screen knows its size.
+    let default = (args.backend != "drm").then(|| "1280x800".to_owned());
+    if let Some(size) = args.size.clone().or(default) {
+        arguments.extend(["--size".into(), size.into()]);
+    }
     arguments.extend(flag("--control", &control));
+    if ui.is_some() {
+        arguments.extend(flag("--host-socket", &host_socket));
+    }
     if let Some(socket) = &args.test_socket {
         arguments.extend(flag("--test-socket", socket));
     }
@@ -132,6 +170,7 @@ pub async fn session(args: args::Session) -> Result<u8, Error> {
     }
     let mut manager = Part::start("bulkheadd", arguments)?;
     let ready = tokio::spawn(announce(control));
+    let mut ui = ui.map(|program| Ui::new(program, host_socket));
 
     let result = loop {
         let (part, status) = tokio::select! {
@@ -140,6 +179,7 @@ pub async fn session(args: args::Session) -> Result<u8, Error> {
             _ = hangup.recv() => break Ok(0),
             status = compositor.child.wait() => (&mut compositor, status),
             status = manager.child.wait() => (&mut manager, status),
+            () = Ui::tend(&mut ui) => continue,
         };
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         // The user closes the desktop's window: that ends the session.
@@ -150,16 +190,103 @@ pub async fn session(args: args::Session) -> Result<u8, Error> {
             "bulkhead: {} ended ({status}); starting it again",
             part.name
         );
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(PAUSE).await;
         if let Err(error) = part.restart() {
             break Err(error);
         }
     };
     ready.abort();
+    if let Some(ui) = &mut ui {
+        ui.end().await;
+    }
     // The manager first: it stops the domains while their windows can still be shown.
     manager.end().await;
     compositor.end().await;
     result
+}
+
+/// The panel and the menu: without them the desktop can still be used from a terminal, so they
+/// never end it.
+struct Ui {
+    program: PathBuf,
+    host_socket: PathBuf,
+    parts: Vec<Part>,
+    started: bool,
+}
+
+impl Ui {
+    fn new(program: PathBuf, host_socket: PathBuf) -> Self {
+        Ui {
+            program,
+            host_socket,
+            parts: Vec::new(),
+            started: false,
+        }
+    }
+
+    /// Starts them when the compositor listens for them, and again when one ends. Returns when
+    /// something was done; dropping it in between does no harm.
+    async fn tend(ui: &mut Option<Self>) {
+        let Some(ui) = ui else {
+            return std::future::pending().await;
+        };
+        if !ui.started {
+            while !ui.host_socket.exists() {
+                tokio::time::sleep(PAUSE / 4).await;
+            }
+            ui.started = true;
+            for what in ["panel", "menu"] {
+                let display = vec![("WAYLAND_DISPLAY", ui.host_socket.clone().into())];
+                let arguments = vec![what.into()];
+                match Part::start_with(what, ui.program.clone(), arguments, display) {
+                    Ok(part) => ui.parts.push(part),
+                    Err(error) => eprintln!("bulkhead: {error}; going on without"),
+                }
+            }
+            return;
+        }
+        let waits = ui
+            .parts
+            .iter_mut()
+            .map(|part| Box::pin(part.child.wait()))
+            .collect::<Vec<_>>();
+        if waits.is_empty() {
+            return std::future::pending().await;
+        }
+        let (status, index, _) = futures_util::future::select_all(waits).await;
+        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let Some(part) = ui.parts.get_mut(index) else {
+            return;
+        };
+        eprintln!(
+            "bulkhead: the {} ended ({status}); starting it again",
+            part.name
+        );
+        // A child that has been waited for answers at once: being dropped here is no loss.
+        tokio::time::sleep(PAUSE).await;
+        if let Err(error) = part.restart() {
+            eprintln!("bulkhead: {error}; going on without");
+            ui.parts.remove(index);
+        }
+    }
+
+    async fn end(&mut self) {
+        for part in &mut self.parts {
+            part.end().await;
+        }
+    }
+}
+
+/// The program of panel and menu, if it is installed.
+fn ui_program() -> Option<PathBuf> {
+    let program = program(UI);
+    if is_installed(&program) {
+        return Some(program);
+    }
+    eprintln!(
+        "bulkhead: {UI} is not installed: there is no panel and no menu; use `bulkhead launch`"
+    );
+    None
 }
 
 fn private_folder(folder: &Path) -> Result<(), Error> {

@@ -400,6 +400,7 @@ fn the_compositor_learns_of_domains_whenever_it_comes() {
         assert_eq!(request["op"], "add_domain");
         assert_eq!(request["name"], "work");
         assert_eq!(request["colour"], "#cc0000");
+        assert_eq!(serve(&mut requests).unwrap()["op"], "windows");
 
         // Its events become signals, which the timings use.
         let mut child = machine
@@ -427,6 +428,7 @@ fn the_compositor_learns_of_domains_whenever_it_comes() {
     let mut requests = compositor::accept(&listener);
     serve(&mut events).unwrap();
     assert_eq!(serve(&mut requests).unwrap()["op"], "add_domain");
+    assert_eq!(serve(&mut requests).unwrap()["op"], "windows");
     let waiter = thread::spawn(move || {
         let request = compositor::receive(&mut requests).unwrap();
         requests.write_all(b"{\"ok\":true}").unwrap();
@@ -437,7 +439,7 @@ fn the_compositor_learns_of_domains_whenever_it_comes() {
 }
 
 #[test]
-fn a_session_keeps_both_parts_running() {
+fn a_session_keeps_all_parts_running() {
     let machine = Machine::new();
     drop_daemon(machine, |machine| {
         // Beside `bulkhead` lie the programs that `session` starts; here a folder of links.
@@ -445,14 +447,24 @@ fn a_session_keeps_both_parts_running() {
         fs::create_dir(&bin).unwrap();
         fs::copy(env!("CARGO_BIN_EXE_bulkhead"), bin.join("bulkhead")).unwrap();
         symlink(programs().join("bulkheadd"), bin.join("bulkheadd")).unwrap();
-        let compositor = bin.join("bulkhead-compositor");
-        fs::write(
-            &compositor,
-            "#!/bin/sh\necho compositor \"$@\" >&2\nexec sleep 1000\n",
-        )
-        .unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(&compositor, mode).unwrap();
+        for (name, script) in [
+            // Like a real one it makes its sockets.
+            (
+                "bulkhead-compositor",
+                "echo compositor \"$@\" >&2; touch \"$XDG_RUNTIME_DIR/bulkhead/host-wayland.sock\"; \
+                 exec sleep 1000",
+            ),
+            // The panel ends at once, again and again; the menu stays.
+            (
+                "bulkhead-ui",
+                "echo ui \"$1\" \"$WAYLAND_DISPLAY\" >&2; [ \"$1\" = panel ] || exec sleep 1000",
+            ),
+        ] {
+            let program = bin.join(name);
+            fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            fs::set_permissions(&program, mode).unwrap();
+        }
         let mut command = Command::new(bin.join("bulkhead"));
         command
             .args(["session", "--backend", "headless", "--images"])
@@ -463,16 +475,19 @@ fn a_session_keeps_both_parts_running() {
         let mut session = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(session.stderr.take().unwrap()).lines();
         let mut seen = Vec::new();
-        while !seen
+        let awaited = ["session ready", "panel keeps ending"];
+        while !awaited
             .iter()
-            .any(|line: &String| line.contains("session ready"))
+            .all(|text| seen.iter().any(|line: &String| line.contains(text)))
         {
             seen.push(lines.next().unwrap().unwrap());
         }
-        assert!(
-            seen.iter()
-                .any(|line| line.contains("--backend headless --size 1280x800"))
-        );
+        let count = |text: &str| seen.iter().filter(|line| line.contains(text)).count();
+        assert_eq!(count("--backend headless --size 1280x800"), 1);
+        let socket = machine.path("run/bulkhead/host-wayland.sock");
+        assert_eq!(count(&format!("--host-socket {}", socket.display())), 1);
+        assert_eq!(count(&format!("ui menu {}", socket.display())), 1);
+        assert_eq!(count(&format!("ui panel {}", socket.display())), 5);
         signal(session.id().into(), libc::SIGTERM);
         assert!(session.wait().unwrap().success());
         machine.fails(1, &["list"]);

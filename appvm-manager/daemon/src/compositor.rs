@@ -1,5 +1,5 @@
-//! The way to the compositor: introduces each running domain's Wayland socket, and hears of new
-//! windows. Domains run without a compositor too; when one appears, all are introduced again.
+//! The way to the compositor: introduces each running domain's Wayland socket, hears of windows,
+//! and asks for what the user wants done with one. Domains run without a compositor too; when one appears, all are introduced again.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -20,30 +20,60 @@ use serde_json::{Value, json};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-/// The longest packet of the compositor.
-const MAX_PACKET: usize = 64 * 1024;
+/// The longest packet of the compositor: more than a socket of this kind carries at once.
+const MAX_PACKET: usize = 256 * 1024;
 /// How often a missing compositor is looked for.
 const RETRY: Duration = Duration::from_millis(300);
 /// The compositor answers at once, or it hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Something that happened to a window.
-#[derive(Debug, Clone, Deserialize)]
+/// Something that happened to a window, or a window of a list.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 pub struct WindowEvent {
-    /// `window_mapped`, `window_closed`, …
+    /// `window_mapped`, `window_closed`, `title`, `focus`, `menu`.
     pub event: String,
     /// Whose window.
-    #[serde(default)]
-    pub domain: String,
+    pub domain: Option<String>,
     /// The compositor's number for it.
-    #[serde(default)]
-    pub id: u64,
+    pub id: Option<u64>,
     /// What the client calls it; untrusted text.
-    #[serde(default)]
-    pub title: String,
+    pub title: Option<String>,
+    /// What the client calls itself; untrusted text.
+    pub app_id: Option<String>,
+    /// `toplevel` or `popup`, in a list.
+    pub kind: String,
+    /// It has shown something, in a list.
+    pub mapped: bool,
+    /// It has the keyboard, in a list.
+    pub focused: bool,
     /// `CLOCK_MONOTONIC`.
-    #[serde(default)]
     pub time_us: u64,
+}
+
+/// What [`Compositor::follow`] hands on.
+#[derive(Debug)]
+pub enum News {
+    /// The compositor is there, with these windows.
+    Came(Vec<WindowEvent>),
+    /// Something happened.
+    Event(WindowEvent),
+    /// The compositor has gone, and all windows with it.
+    Gone,
+}
+
+/// Why the compositor did not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// There is none.
+    #[error("no compositor shows windows; start the desktop with `bulkhead session`")]
+    Absent,
+    /// It said so.
+    #[error("the compositor: {0}")]
+    Answer(String),
+    /// The connection broke.
+    #[error("the compositor: {0}")]
+    Io(#[from] io::Error),
 }
 
 #[derive(Clone)]
@@ -125,39 +155,74 @@ impl Compositor {
     }
 
     async fn ask(&self, name: &DomainName, request: Value, fds: &[BorrowedFd<'_>]) {
-        let mut requests = self.0.requests.lock().await;
-        let Some(packets) = requests.as_mut() else {
-            tracing::warn!(domain = %name, op = %request["op"], "no compositor: no windows");
-            return;
-        };
-        match packets.ask(&request, fds).await {
-            Ok(answer) if answer["ok"] == true => {}
-            Ok(answer) => {
-                let error = answer["error"].as_str().unwrap_or("no reason given");
-                tracing::warn!(domain = %name, op = %request["op"], error, "the compositor refused");
+        match self.request(&request, fds).await {
+            Ok(_) => {}
+            Err(Refused::Absent) => {
+                tracing::warn!(domain = %name, op = %request["op"], "no compositor: no windows");
             }
             Err(error) => {
-                tracing::warn!(domain = %name, op = %request["op"], %error, "the compositor");
-                *requests = None;
+                tracing::warn!(domain = %name, op = %request["op"], %error, "not done");
             }
         }
     }
 
+    /// Asks for something and gives the answer.
+    async fn request(
+        &self,
+        request: &Value,
+        fds: &[BorrowedFd<'_>],
+    ) -> std::result::Result<Value, Refused> {
+        let mut requests = self.0.requests.lock().await;
+        let packets = requests.as_mut().ok_or(Refused::Absent)?;
+        match packets.ask(request, fds).await {
+            Ok(answer) if answer["ok"] == true => Ok(answer),
+            Ok(answer) => {
+                let error = answer["error"].as_str().unwrap_or("no reason given");
+                Err(Refused::Answer(crate::text::clean(error, 200)))
+            }
+            Err(error) => {
+                *requests = None;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Raises a window and gives it the keyboard.
+    pub async fn activate(&self, id: u64) -> std::result::Result<(), Refused> {
+        let request = json!({"op": "activate_window", "id": id});
+        self.request(&request, &[]).await.map(|_| ())
+    }
+
+    /// Asks a window's client to close it.
+    pub async fn close(&self, id: u64) -> std::result::Result<(), Refused> {
+        let request = json!({"op": "close_window", "id": id});
+        self.request(&request, &[]).await.map(|_| ())
+    }
+
+    /// The label under which a domain's windows are shown.
+    pub fn label_of(&self, name: &DomainName) -> Option<Label> {
+        self.domains()
+            .get(name)
+            .map(|registration| registration.label)
+    }
+
     /// Stays connected for ever and hands on what happens to windows.
-    pub async fn follow(self, mut on_event: impl FnMut(WindowEvent)) {
+    pub async fn follow(self, mut on_news: impl FnMut(News)) {
         loop {
-            match self.session(&mut on_event).await {
+            match self.session(&mut on_news).await {
                 Ok(()) => tracing::info!("the compositor has gone"),
                 Err(error) if self.is_connected() => tracing::warn!(%error, "the compositor"),
                 Err(_) => {}
             }
             *self.0.requests.lock().await = None;
-            self.0.connected.send_replace(false);
+            if self.0.connected.send_replace(false) {
+                on_news(News::Gone);
+            }
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    async fn session(&self, on_event: &mut impl FnMut(WindowEvent)) -> io::Result<()> {
+    async fn session(&self, on_news: &mut impl FnMut(News)) -> io::Result<()> {
         let mut events = Packets::connect(&self.0.path)?;
         let requests = Packets::connect(&self.0.path)?;
         events.ask(&json!({"op": "subscribe"}), &[]).await?;
@@ -168,9 +233,24 @@ impl Compositor {
         for (name, registration) in &domains {
             self.introduce(name, registration).await;
         }
+        // It has windows already if only our connection was lost.
+        let windows = match self.request(&json!({"op": "windows"}), &[]).await {
+            Ok(mut answer) => {
+                let list: Vec<WindowEvent> =
+                    serde_json::from_value(answer["windows"].take()).unwrap_or_default();
+                list.into_iter()
+                    .filter(|window| window.kind == "toplevel")
+                    .collect()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "its windows are not known");
+                Vec::new()
+            }
+        };
+        on_news(News::Came(windows));
         while let Some(packet) = events.receive().await? {
             match serde_json::from_slice(&packet) {
-                Ok(event) => on_event(event),
+                Ok(event) => on_news(News::Event(event)),
                 Err(error) => tracing::debug!(%error, "an event of the compositor"),
             }
         }

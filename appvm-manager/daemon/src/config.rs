@@ -16,6 +16,8 @@ pub enum Kind {
     /// Applications on a template's root, with a home of its own.
     #[default]
     App,
+    /// Made for one application, and removed with it.
+    Disposable,
 }
 
 impl Kind {
@@ -23,7 +25,13 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::App => "app",
+            Kind::Disposable => "disposable",
         }
+    }
+
+    /// Whether it goes when it is done.
+    pub fn is_disposable(self) -> bool {
+        self == Kind::Disposable
     }
 }
 

@@ -18,6 +18,10 @@ pub struct Dirs {
     pub logs: PathBuf,
     /// A folder per running domain with its sockets.
     pub runtime: PathBuf,
+    /// The user's own templates, a folder each.
+    pub templates: PathBuf,
+    /// Icons that were decoded.
+    pub icons: PathBuf,
 }
 
 /// A variable that every session has is missing.
@@ -45,6 +49,9 @@ impl Dirs {
             data: below_home("XDG_DATA_HOME", ".local/share")?.join("bulkhead/domains"),
             logs: below_home("XDG_STATE_HOME", ".local/state")?.join("bulkhead/domains"),
             runtime: runtime.join("bulkhead/domains"),
+            templates: below_home("XDG_DATA_HOME", ".local/share")?.join("bulkhead/templates"),
+            // The number changes with the decoder's results.
+            icons: below_home("XDG_CACHE_HOME", ".cache")?.join("bulkhead/icons-1"),
         })
     }
 

@@ -67,6 +67,30 @@ pub enum Error {
     Lost { name: DomainName, reason: String },
     #[error("domain `{name}`: {reason}")]
     Guest { name: DomainName, reason: String },
+    #[error("domain `{domain}` has no application `{app}`; `bulkhead apps` shows all")]
+    NoSuchApplication { domain: DomainName, app: String },
+    #[error("{0}")]
+    Icon(#[from] bulkhead_apps::IconError),
+    #[error(transparent)]
+    Compositor(#[from] crate::compositor::Refused),
+    #[error("{0}")]
+    Power(String),
+    #[error("the machine is being switched off; nothing is started any more")]
+    Ending,
+    #[error("{0}")]
+    Template(String),
+    #[error("there is no template `{name}`; {known}")]
+    NoSuchTemplate { name: DomainName, known: String },
+    #[error("template `{name}` is used by {users}; {remedy}")]
+    TemplateInUse {
+        name: DomainName,
+        users: String,
+        remedy: &'static str,
+    },
+    #[error(
+        "template `{0}` does not allow disposables; write `disposable = true` in its template.toml"
+    )]
+    NotDisposable(DomainName),
     #[error("no command with the token `{0}` runs for this caller")]
     NoSession(String),
 }
@@ -109,6 +133,15 @@ impl Error {
             Error::Lost { .. } => "Lost",
             Error::Guest { .. } => "Guest",
             Error::NoSession(_) => "NoSession",
+            Error::NoSuchApplication { .. } => "NoSuchApplication",
+            Error::Icon(_) => "NoIcon",
+            Error::Compositor(_) => "Compositor",
+            Error::Power(_) => "NoPower",
+            Error::Ending => "Ending",
+            Error::Template(_) => "BadTemplate",
+            Error::NoSuchTemplate { .. } => "NoSuchTemplate",
+            Error::TemplateInUse { .. } => "TemplateInUse",
+            Error::NotDisposable(_) => "NotDisposable",
         }
     }
 }

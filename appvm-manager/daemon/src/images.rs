@@ -1,4 +1,6 @@
 //! The guest kernel, its initramfs, and the templates: found and checked before anything starts.
+//! Templates come with the system or are the user's own; where both have a name, it is the
+//! system's.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -9,10 +11,11 @@ use bulkhead_protocol::DomainName;
 
 use crate::{Error, Result};
 
-/// The folder of images that the image builder wrote.
+/// The folder of images that the image builder wrote, and the user's own templates.
 #[derive(Debug, Clone)]
 pub struct Images {
     dir: PathBuf,
+    own: Option<PathBuf>,
 }
 
 /// Everything that a guest is started from, open.
@@ -31,20 +34,56 @@ const BUILD: &str = "build the images (cargo xtask image) or give --images anoth
 impl Images {
     /// Below `dir`, as `guest/…` and `templates/…`.
     pub fn new(dir: PathBuf) -> Self {
-        Images { dir }
+        Images { dir, own: None }
+    }
+
+    /// With the user's own templates in this folder.
+    pub fn with_own(self, own: PathBuf) -> Self {
+        Images {
+            own: Some(own),
+            ..self
+        }
+    }
+
+    /// The folder of the user's own templates.
+    pub fn own(&self) -> Option<&Path> {
+        self.own.as_deref()
+    }
+
+    fn system(&self) -> PathBuf {
+        self.dir.join("templates")
     }
 
     /// The names of all templates.
-    pub fn templates(&self) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(self.dir.join("templates"))
+    pub fn templates(&self) -> Vec<DomainName> {
+        let folders = [Some(self.system()), self.own.clone()];
+        let mut names: Vec<DomainName> = folders
             .into_iter()
+            .flatten()
+            .filter_map(|folder| fs::read_dir(folder).ok())
             .flatten()
             .flatten()
             .filter(|entry| entry.path().join("root.erofs").exists())
-            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .collect();
         names.sort();
+        names.dedup();
         names
+    }
+
+    /// Whether the system has a template of this name.
+    pub fn is_system(&self, template: &DomainName) -> bool {
+        let folder = self.system().join(template.as_str());
+        folder.join("root.erofs").exists()
+    }
+
+    /// The folder of a template that exists.
+    pub fn template_folder(&self, template: &DomainName) -> Option<PathBuf> {
+        [Some(self.system()), self.own.clone()]
+            .into_iter()
+            .flatten()
+            .map(|folder| folder.join(template.as_str()))
+            .find(|folder| folder.join("root.erofs").exists())
     }
 
     /// Fails where a template does not exist.
@@ -53,7 +92,7 @@ impl Images {
         if file.exists() {
             return Ok(());
         }
-        let known = self.templates().join(", ");
+        let known = self.known();
         let reason = format!("there is no template `{template}`");
         let remedy = if known.is_empty() {
             BUILD.into()
@@ -67,10 +106,16 @@ impl Images {
         })
     }
 
+    /// The names of all templates, for messages.
+    pub fn known(&self) -> String {
+        let names: Vec<String> = self.templates().iter().map(ToString::to_string).collect();
+        names.join(", ")
+    }
+
     fn root_file(&self, template: &DomainName) -> PathBuf {
-        self.dir
-            .join("templates")
-            .join(template.as_str())
+        let folder = self.template_folder(template);
+        folder
+            .unwrap_or_else(|| self.system().join(template.as_str()))
             .join("root.erofs")
     }
 
@@ -90,47 +135,54 @@ impl Images {
         self.check_template(template)?;
         let root_file = self.root_file(template);
         let root = open(&root_file)?;
-        self.check_root(&root, &root_file)?;
+        check_root(&root, &root_file)?;
         Ok(GuestImages {
             kernel: reopened(kernel_file)?,
             initramfs,
             root,
         })
     }
+}
 
-    /// Whether the root image is whole: its size as the template's file records it, and as its
-    /// own superblock says. The image is the host's, so reading it is no trust in a guest.
-    fn check_root(&self, root: &File, file: &Path) -> Result<()> {
-        let length = length(root, file)?;
-        let mut superblock = [0; 128];
-        let read = root.read_exact_at(&mut superblock, 1024);
-        let field = |at: usize| {
-            superblock
-                .get(at..at + 4)
-                .and_then(|b| b.try_into().ok())
-                .map_or(0, u32::from_le_bytes)
-        };
-        // struct erofs_super_block: magic at 0, blkszbits at 12, blocks at 36.
-        if read.is_err() || field(0) != 0xe0f5_e1e2 {
-            return Err(broken(file.to_owned(), "it is no EROFS image".into()));
+/// Whether the root image is whole: its size as the template's file records it, and as its
+/// own superblock says. The image is the host's, so reading it is no trust in a guest.
+pub(crate) fn check_root(root: &File, file: &Path) -> Result<()> {
+    check_erofs(root, file)?;
+    let length = length(root, file)?;
+    let recorded = fs::read_to_string(file.with_file_name("template.toml"))
+        .ok()
+        .and_then(|text| recorded_size(&text));
+    match recorded {
+        Some(size) if size != length => {
+            let reason = format!("it has {length} bytes, but template.toml says {size}");
+            Err(broken(file.to_owned(), reason))
         }
-        let block_bits = u32::from(superblock[12]).min(16);
-        let needed = u64::from(field(36)) << block_bits;
-        if length < needed {
-            let reason = format!("it is truncated: {length} bytes where {needed} belong");
-            return Err(broken(file.to_owned(), reason));
-        }
-        let recorded = fs::read_to_string(file.with_file_name("template.toml"))
-            .ok()
-            .and_then(|text| recorded_size(&text));
-        match recorded {
-            Some(size) if size != length => {
-                let reason = format!("it has {length} bytes, but template.toml says {size}");
-                Err(broken(file.to_owned(), reason))
-            }
-            _ => Ok(()),
-        }
+        _ => Ok(()),
     }
+}
+
+/// Whether it is an EROFS image, as long as its superblock says.
+pub(crate) fn check_erofs(root: &File, file: &Path) -> Result<()> {
+    let length = length(root, file)?;
+    let mut superblock = [0; 128];
+    let read = root.read_exact_at(&mut superblock, 1024);
+    let field = |at: usize| {
+        superblock
+            .get(at..at + 4)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u32::from_le_bytes)
+    };
+    // struct erofs_super_block: magic at 0, blkszbits at 12, blocks at 36.
+    if read.is_err() || field(0) != 0xe0f5_e1e2 {
+        return Err(broken(file.to_owned(), "it is no EROFS image".into()));
+    }
+    let block_bits = u32::from(superblock[12]).min(16);
+    let needed = u64::from(field(36)) << block_bits;
+    if length < needed {
+        let reason = format!("it is truncated: {length} bytes where {needed} belong");
+        return Err(broken(file.to_owned(), reason));
+    }
+    Ok(())
 }
 
 /// The root image's size, if the template's file records it.

@@ -12,12 +12,14 @@
 //! domain behind when something fails.
 //!
 //! Start reading at [`manager`] (what can be asked), then [`lifecycle`] (one start) and
-//! [`session`] (one command).
+//! [`session`] (one command); [`apps`] and [`windows`] are what the desktop's menu and panel show.
 
+pub mod apps;
 pub mod compositor;
 pub mod config;
 pub mod dbus;
 pub mod dirs;
+pub mod disposable;
 pub mod domain;
 pub mod error;
 pub mod guest;
@@ -25,10 +27,13 @@ pub mod images;
 pub mod lifecycle;
 pub mod logs;
 pub mod manager;
+pub mod power;
 pub mod run;
 pub mod session;
 pub mod store;
-pub mod text;
+pub mod templates;
 pub mod vmm;
+pub mod windows;
 
+pub use bulkhead_protocol::text;
 pub use error::{Error, Result};

@@ -84,6 +84,9 @@ impl Manager {
     }
 
     async fn start_locked(self: &Arc<Self>, domain: &Arc<Domain>) -> Result<()> {
+        if self.ending.load(Ordering::SeqCst) {
+            return Err(Error::Ending);
+        }
         domain.clear_timings();
         domain.mark("request", now_us());
         self.set_state(

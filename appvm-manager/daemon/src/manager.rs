@@ -2,19 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_protocol::{DomainName, ExecRequest, WindowSize};
 use tokio::sync::{broadcast, oneshot};
 
-use crate::compositor::{Compositor, WindowEvent};
+use crate::apps::Catalog;
+use crate::compositor::{Compositor, News};
 use crate::config::DomainConfig;
 use crate::dirs::Dirs;
 use crate::domain::{Domain, State, now_us};
 use crate::images::Images;
 use crate::session::{self, Handle, Outcome, SessionError, Stdio};
 use crate::store::Store;
+use crate::windows::{WindowInfo, Windows};
 use crate::{Error, Result};
 
 /// What the daemon was started with.
@@ -24,6 +26,8 @@ pub struct Options {
     pub vmm: PathBuf,
     /// The folder of images.
     pub images: PathBuf,
+    /// The program that decodes icons.
+    pub icon_worker: PathBuf,
     /// The compositor's control socket.
     pub compositor_control: PathBuf,
     /// Added to every guest's command line.
@@ -41,8 +45,28 @@ pub enum Event {
     Added(DomainName),
     /// A domain was removed.
     Removed(DomainName),
+    /// The applications of some domain changed.
+    Applications,
     /// A window showed its first frame.
-    Window(WindowEvent),
+    Mapped {
+        /// Whose.
+        domain: DomainName,
+        /// The compositor's number for it.
+        id: u64,
+        /// The guest's word, cleaned.
+        title: String,
+        /// `CLOCK_MONOTONIC`.
+        time_us: u64,
+    },
+    /// The windows changed.
+    Windows,
+    /// Another window has the keyboard, or none, or the same one another title.
+    Focus(Option<WindowInfo>),
+    /// The user wants the menu.
+    Menu {
+        /// `CLOCK_MONOTONIC`.
+        time_us: u64,
+    },
 }
 
 /// A domain as callers see it.
@@ -72,6 +96,11 @@ pub struct Manager {
     pub compositor: Compositor,
     domains: Mutex<BTreeMap<DomainName, Arc<Domain>>>,
     sessions: Mutex<HashMap<(String, String), (DomainName, Handle)>>,
+    windows: Mutex<Windows>,
+    pub(crate) catalog: Catalog,
+    pub(crate) icons: bulkhead_apps::Icons,
+    /// The machine is about to be switched off: nothing is started any more.
+    pub(crate) ending: AtomicBool,
     events: broadcast::Sender<Event>,
     cids: AtomicU32,
 }
@@ -88,8 +117,15 @@ impl Manager {
         {
             let _ = std::fs::remove_dir_all(entry.path());
         }
-        Ok(Arc::new(Manager {
-            images: Images::new(options.images.clone()),
+        let images = Images::new(options.images.clone()).with_own(dirs.templates.clone());
+        images.sweep();
+        let icons = bulkhead_apps::Icons::new(options.icon_worker.clone(), dirs.icons.clone());
+        let manager = Arc::new(Manager {
+            images,
+            icons,
+            catalog: Catalog::default(),
+            windows: Mutex::default(),
+            ending: AtomicBool::new(false),
             compositor: Compositor::new(options.compositor_control.clone()),
             options,
             dirs,
@@ -98,7 +134,9 @@ impl Manager {
             sessions: Mutex::default(),
             events: broadcast::Sender::new(256),
             cids: AtomicU32::new(3),
-        }))
+        });
+        manager.sweep_disposables();
+        Ok(manager)
     }
 
     /// Follows what happens.
@@ -108,15 +146,74 @@ impl Manager {
 
     /// Follows the compositor for ever.
     pub async fn follow_compositor(self: Arc<Self>) {
-        let events = self.events.clone();
-        let on_event = move |mut event: WindowEvent| {
-            if event.event == "window_mapped" {
-                event.title = crate::text::clean(&event.title, 200);
-                // Nobody may be listening.
-                let _ = events.send(Event::Window(event));
-            }
+        let manager = self.clone();
+        let on_news = move |news| manager.take_news(news);
+        self.compositor.clone().follow(on_news).await;
+    }
+
+    fn take_news(&self, news: News) {
+        let changed = match &news {
+            News::Came(windows) => self.locked_windows().replace(windows),
+            News::Gone => self.locked_windows().replace(&[]),
+            News::Event(event) => self.locked_windows().apply(event),
         };
-        self.compositor.clone().follow(on_event).await;
+        if let News::Event(event) = news {
+            let domain = event.domain.as_deref().and_then(|name| name.parse().ok());
+            match (event.event.as_str(), domain, event.id) {
+                ("window_mapped", Some(domain), Some(id)) => {
+                    let title = crate::text::clean(event.title.as_deref().unwrap_or_default(), 200);
+                    let time_us = event.time_us;
+                    self.tell(Event::Mapped {
+                        domain,
+                        id,
+                        title,
+                        time_us,
+                    });
+                }
+                ("menu", _, _) => {
+                    let time_us = event.time_us;
+                    self.tell(Event::Menu { time_us });
+                }
+                _ => {}
+            }
+        }
+        if changed.windows {
+            self.tell(Event::Windows);
+        }
+        if changed.focus {
+            self.tell(Event::Focus(self.focused_window()));
+        }
+    }
+
+    /// Tells everyone who listens; nobody may.
+    pub(crate) fn tell(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
+    pub(crate) fn locked_windows(&self) -> MutexGuard<'_, Windows> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All windows.
+    pub fn windows(&self) -> Vec<WindowInfo> {
+        self.locked_windows()
+            .list(|name| self.compositor.label_of(name))
+    }
+
+    /// The window that has the keyboard.
+    pub fn focused_window(&self) -> Option<WindowInfo> {
+        self.locked_windows()
+            .focused(|name| self.compositor.label_of(name))
+    }
+
+    /// Raises a window and gives it the keyboard.
+    pub async fn activate_window(&self, id: u64) -> Result<()> {
+        Ok(self.compositor.activate(id).await?)
+    }
+
+    /// Asks a window's client to close it.
+    pub async fn close_window(&self, id: u64) -> Result<()> {
+        Ok(self.compositor.close(id).await?)
     }
 
     pub(crate) fn next_cid(&self) -> u32 {
@@ -134,7 +231,7 @@ impl Manager {
         });
         if changed {
             tracing::info!(domain = %domain.name, state = %state, "state");
-            let _ = self.events.send(Event::State(domain.name.clone(), state));
+            self.tell(Event::State(domain.name.clone(), state));
         }
     }
 
@@ -163,7 +260,8 @@ impl Manager {
     pub fn create(&self, config: &DomainConfig) -> Result<()> {
         self.images.check_template(&config.template)?;
         self.store.create(config)?;
-        let _ = self.events.send(Event::Added(config.name.clone()));
+        self.tell(Event::Added(config.name.clone()));
+        self.tell(Event::Applications);
         Ok(())
     }
 
@@ -178,7 +276,8 @@ impl Manager {
         }
         self.store.remove(name)?;
         self.domains().remove(name);
-        let _ = self.events.send(Event::Removed(name.clone()));
+        self.tell(Event::Removed(name.clone()));
+        self.tell(Event::Applications);
         Ok(())
     }
 

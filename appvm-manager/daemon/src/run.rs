@@ -23,7 +23,9 @@ Files:
   $XDG_CONFIG_HOME/bulkhead/domains/NAME.toml  one per domain
   $XDG_DATA_HOME/bulkhead/domains/NAME/        its home volume
   $XDG_STATE_HOME/bulkhead/domains/NAME/       its logs
-  $XDG_RUNTIME_DIR/bulkhead/domains/NAME/      its sockets while it runs"
+  $XDG_RUNTIME_DIR/bulkhead/domains/NAME/      its sockets while it runs
+  $XDG_DATA_HOME/bulkhead/templates/NAME/      one per template of the user's own
+  $XDG_CACHE_HOME/bulkhead/icons-1/            icons that were decoded"
 )]
 pub struct Args {
     /// The folder with guest/ and templates/.
@@ -32,6 +34,9 @@ pub struct Args {
     /// The VMM's program [default: bulkhead-vmm beside this program, or in PATH]
     #[arg(long, value_name = "FILE")]
     vmm: Option<PathBuf>,
+    /// The program that decodes icons [default: bulkhead-icon beside this program, or in PATH]
+    #[arg(long, value_name = "FILE")]
+    icon_worker: Option<PathBuf>,
     /// The compositor's control socket [default: $XDG_RUNTIME_DIR/bulkhead/compositor.sock]
     #[arg(long, value_name = "SOCKET")]
     compositor_control: Option<PathBuf>,
@@ -63,13 +68,12 @@ pub enum RunError {
     Io(#[from] std::io::Error),
 }
 
-fn vmm_program(given: Option<PathBuf>) -> PathBuf {
-    const NAME: &str = "bulkhead-vmm";
+fn program(given: Option<PathBuf>, name: &str) -> PathBuf {
     let beside = || {
-        let program = std::env::current_exe().ok()?.with_file_name(NAME);
+        let program = std::env::current_exe().ok()?.with_file_name(name);
         program.exists().then_some(program)
     };
-    given.or_else(beside).unwrap_or_else(|| NAME.into())
+    given.or_else(beside).unwrap_or_else(|| name.into())
 }
 
 /// Serves until SIGTERM, SIGINT or SIGHUP; then stops all domains.
@@ -82,7 +86,8 @@ pub fn run(args: Args) -> Result<(), RunError> {
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| RunError::Taken)?;
     let options = Options {
-        vmm: vmm_program(args.vmm),
+        vmm: program(args.vmm, "bulkhead-vmm"),
+        icon_worker: program(args.icon_worker, "bulkhead-icon"),
         images: args.images,
         compositor_control: args
             .compositor_control

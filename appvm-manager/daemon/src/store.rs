@@ -265,6 +265,8 @@ mod tests {
             data: sub("data"),
             logs: sub("logs"),
             runtime: sub("runtime"),
+            templates: sub("templates"),
+            icons: sub("icons"),
         };
         let store = Store::open(dirs).unwrap();
         (dir, store)

@@ -23,6 +23,7 @@ pub mod label;
 pub mod message;
 pub mod name;
 pub mod pump;
+pub mod text;
 
 pub use frame::{Decoder, FrameError, MAX_FRAME, MAX_PAYLOAD, ReadError, read_message};
 pub use label::{Label, UnknownLabel};

@@ -1,5 +1,5 @@
-//! When pictures are drawn: at most 60 a second, and none when nothing changed. An idle desktop
-//! has no timer.
+//! When pictures are drawn: at most 60 a second (or as many as the screen refreshes), and none when
+//! nothing changed. An idle desktop has no timer.
 
 use std::time::{Duration, Instant};
 
@@ -21,21 +21,30 @@ use smithay::{
 
 use crate::state::{State, monotonic};
 
-/// Between two pictures.
-pub(crate) const FRAME: Duration = Duration::from_micros(16_667);
+/// When a picture was seen.
+#[cfg(feature = "drm")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// CLOCK_MONOTONIC.
+    pub at: Duration,
+    /// The refresh of the screen, counted.
+    pub sequence: u64,
+    /// How exact this is (`wp_presentation_feedback.kind`).
+    pub kind: wp_presentation_feedback::Kind,
+}
 
 impl State {
     /// Draws now, or arms the timer for the next picture.
     pub(crate) fn draw_if_due(&mut self) {
-        if !self.dirty || self.frame_timer_armed {
+        if !self.dirty || self.frame_timer_armed || !self.backend_ready() {
             return;
         }
         let since = self.last_frame.elapsed();
-        if since >= FRAME {
+        if since >= self.frame_time {
             self.redraw();
             return;
         }
-        let timer = Timer::from_duration(FRAME - since);
+        let timer = Timer::from_duration(self.frame_time.saturating_sub(since));
         let armed = self.events.insert_source(timer, |_, (), state| {
             state.frame_timer_armed = false;
             state.redraw();
@@ -52,17 +61,17 @@ impl State {
 
     /// Draws, and tells clients that their commits are shown.
     pub(crate) fn redraw(&mut self) {
-        if !self.dirty {
+        if !self.dirty || !self.backend_ready() {
             return;
         }
         let Some(mut backend) = self.backend.take() else {
             return;
         };
         self.dirty = false;
-        // In step with a clock of 60 Hz, as long as pictures follow each other.
-        let (now, step) = (Instant::now(), self.last_frame + FRAME);
+        // In step with a clock, as long as pictures follow each other.
+        let (now, step) = (Instant::now(), self.last_frame + self.frame_time);
         let late = now.saturating_duration_since(step);
-        self.last_frame = if late < FRAME && step <= now {
+        self.last_frame = if late < self.frame_time && step <= now {
             step
         } else {
             now
@@ -79,13 +88,16 @@ impl State {
                 first_shown.push(window.id);
             }
         }
+        for layer in self.shell.layers.iter_mut().filter(|l| l.mapped) {
+            layer.frames += u64::from(std::mem::take(&mut layer.fresh));
+        }
         for id in first_shown {
             self.announce_mapped(id);
         }
         for popup in self.shell.popups.iter_mut().filter(|p| p.mapped) {
             popup.frames += u64::from(std::mem::take(&mut popup.fresh));
         }
-        self.answer_frames(drawn.states.as_ref());
+        self.answer_frames(drawn.states.as_ref(), drawn.later);
     }
 
     fn shown_surfaces(&self) -> Vec<WlSurface> {
@@ -106,15 +118,22 @@ impl State {
             _ => None,
         };
         let icon = self.drag.as_ref().and_then(|drag| drag.icon.clone());
+        let layers = self
+            .shell
+            .layers
+            .iter()
+            .filter(|l| l.mapped)
+            .map(|l| l.surface.wl_surface().clone());
         windows
             .chain(popups)
+            .chain(layers)
             .chain(cursor)
             .chain(icon)
             .filter(Resource::is_alive)
             .collect()
     }
 
-    fn answer_frames(&mut self, states: Option<&RenderElementStates>) {
+    fn answer_frames(&mut self, states: Option<&RenderElementStates>, later: bool) {
         let time = self.now_ms();
         let mut feedback = OutputPresentationFeedback::new(&self.output);
         for surface in self.shown_surfaces() {
@@ -139,11 +158,37 @@ impl State {
                 );
             }
         }
+        if later {
+            self.waiting_feedback = Some(feedback);
+            return;
+        }
         feedback.presented(
             Time::<Monotonic>::from(monotonic()),
-            Refresh::fixed(FRAME),
+            Refresh::fixed(self.frame_time),
             self.pictures,
             wp_presentation_feedback::Kind::empty(),
         );
+    }
+
+    /// The picture that was on its way is seen, since a time that the screen's own clock gave.
+    #[cfg(feature = "drm")]
+    pub(crate) fn picture_seen(&mut self, seen: Seen) {
+        let Some(mut feedback) = self.waiting_feedback.take() else {
+            return;
+        };
+        feedback.presented(
+            Time::<Monotonic>::from(seen.at),
+            Refresh::fixed(self.frame_time),
+            seen.sequence,
+            seen.kind,
+        );
+    }
+
+    /// The picture that was on its way will not be seen.
+    #[cfg(feature = "drm")]
+    pub(crate) fn picture_lost(&mut self) {
+        if let Some(mut feedback) = self.waiting_feedback.take() {
+            feedback.discarded();
+        }
     }
 }

@@ -36,16 +36,20 @@ impl std::fmt::Debug for Headless {
 }
 
 impl Headless {
-    pub(super) fn new(size: Size) -> Result<Self, StartError> {
+    pub(super) fn new(size: Size, scale: i32) -> Result<Self, StartError> {
         let fail = |error: smithay::backend::renderer::pixman::PixmanError| {
             StartError::Renderer(error.to_string())
         };
         let mut renderer = PixmanRenderer::new().map_err(fail)?;
-        let pixels = SmithaySize::<i32, Buffer>::from((size.w, size.h));
+        let pixels = SmithaySize::<i32, Buffer>::from((size.w * scale, size.h * scale));
         let image = renderer
             .create_buffer(Fourcc::Xrgb8888, pixels)
             .map_err(fail)?;
-        let damage = OutputDamageTracker::new((size.w, size.h), 1.0, Transform::Normal);
+        let damage = OutputDamageTracker::new(
+            (size.w * scale, size.h * scale),
+            f64::from(scale),
+            Transform::Normal,
+        );
         Ok(Self {
             renderer,
             image,
@@ -55,7 +59,7 @@ impl Headless {
     }
 
     pub(super) fn draw(&mut self, state: &mut State) -> Drawn {
-        let elements = build(state, &mut self.renderer);
+        let elements = build(state, &mut self.renderer, true);
         let age = usize::from(self.drawn);
         let result = self
             .renderer
@@ -67,6 +71,7 @@ impl Headless {
                     .map(|result| Drawn {
                         changed: result.damage.is_some_and(|damage| !damage.is_empty()),
                         states: Some(result.states),
+                        later: false,
                     })
                     .map_err(|e| e.to_string())
             });
@@ -81,10 +86,7 @@ impl Headless {
                 tracing::warn!(error, "a picture could not be drawn");
                 self.drawn = false;
                 state.dirty = true;
-                Drawn {
-                    changed: false,
-                    states: None,
-                }
+                Drawn::nothing()
             }
         }
     }

@@ -2,24 +2,19 @@
 
 use smithay::{
     backend::{
-        input::{
-            AbsolutePositionEvent, Axis, ButtonState, Event, InputEvent, KeyState,
-            KeyboardKeyEvent, PointerAxisEvent, PointerButtonEvent, TouchEvent,
-        },
         renderer::{damage::OutputDamageTracker, gles::GlesRenderer},
-        winit::{self, WinitEvent, WinitGraphicsBackend, WinitInput},
+        winit::{self, WinitEvent, WinitGraphicsBackend},
     },
     reexports::{
         calloop::LoopHandle,
         winit::{dpi::PhysicalSize, window::Window},
     },
-    utils::{Logical, Size as SmithaySize, Transform},
+    utils::Transform,
 };
 
-use super::Drawn;
+use super::{Drawn, Screen};
 use crate::{
     layout::Size,
-    protocols,
     render::{GROUND, build},
     server::StartError,
     state::State,
@@ -76,10 +71,7 @@ impl Winit {
     }
 
     pub(super) fn draw(&mut self, state: &mut State) -> Drawn {
-        let nothing = Drawn {
-            changed: false,
-            states: None,
-        };
+        let nothing = Drawn::nothing();
         let age = self.graphics.buffer_age().unwrap_or(0);
         let (damage, states) = {
             let (renderer, mut target) = match self.graphics.bind() {
@@ -89,7 +81,7 @@ impl Winit {
                     return nothing;
                 }
             };
-            let elements = build(state, renderer);
+            let elements = build(state, renderer, true);
             match self
                 .damage
                 .render_output(renderer, &mut target, age, &elements, GROUND)
@@ -109,6 +101,7 @@ impl Winit {
         Drawn {
             changed,
             states: Some(states),
+            later: false,
         }
     }
 
@@ -122,7 +115,7 @@ impl State {
     fn winit_event(&mut self, event: WinitEvent) {
         match event {
             WinitEvent::Resized { size, .. } => self.winit_resized(Size::new(size.w, size.h)),
-            WinitEvent::Input(event) => self.winit_input(event),
+            WinitEvent::Input(event) => self.device_event(event),
             WinitEvent::Redraw => self.dirty = true,
             WinitEvent::CloseRequested => self.stop.stop(),
             WinitEvent::Focus(_) => {}
@@ -134,56 +127,10 @@ impl State {
         if let Some(super::Backend::Winit(winit)) = &mut self.backend {
             winit.resize(size);
         }
-        protocols::set_mode(&self.output, (size.w, size.h));
-        for (id, wanted) in self.layout.set_area(size) {
-            self.configure(id, Some(wanted));
-        }
-        self.dirty = true;
+        self.screen_changed(Screen {
+            size,
+            scale: 1,
+            refresh_mhz: 60_000,
+        });
     }
-
-    fn winit_input(&mut self, event: InputEvent<WinitInput>) {
-        let area = self.layout.area();
-        let desktop = SmithaySize::<i32, Logical>::from((area.w, area.h));
-        match event {
-            InputEvent::Keyboard { event } => {
-                // winit counts as xkb does.
-                let code = event.key_code().raw().saturating_sub(8);
-                self.key(code, event.state() == KeyState::Pressed, event.time_msec());
-            }
-            InputEvent::PointerMotionAbsolute { event } => {
-                let at = event.position_transformed(desktop);
-                self.pointer_motion(at.x, at.y, event.time_msec());
-            }
-            InputEvent::PointerButton { event } => {
-                let pressed = event.state() == ButtonState::Pressed;
-                self.pointer_button(event.button_code(), pressed, event.time_msec());
-            }
-            InputEvent::PointerAxis { event } => {
-                let amount = |axis| {
-                    event
-                        .amount(axis)
-                        .or_else(|| event.amount_v120(axis).map(|v| v * 15.0 / 120.0))
-                        .unwrap_or(0.0)
-                };
-                let (h, v) = (amount(Axis::Horizontal), amount(Axis::Vertical));
-                self.pointer_axis(h, v, event.time_msec());
-            }
-            InputEvent::TouchDown { event } => {
-                let at = event.position_transformed(desktop);
-                self.touch_down(slot(event.slot()), at.x, at.y, event.time_msec());
-            }
-            InputEvent::TouchMotion { event } => {
-                let at = event.position_transformed(desktop);
-                self.touch_motion(slot(event.slot()), at.x, at.y, event.time_msec());
-            }
-            InputEvent::TouchUp { event } => {
-                self.touch_up(slot(event.slot()), event.time_msec());
-            }
-            _ => {}
-        }
-    }
-}
-
-fn slot(slot: smithay::backend::input::TouchSlot) -> u32 {
-    u32::try_from(i32::from(slot)).unwrap_or_default()
 }

@@ -1,9 +1,17 @@
 //! What subscribers of the control socket are told.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
+use smithay::reexports::calloop::timer::{TimeoutAction, Timer};
 
 use super::State;
 use crate::{layout::WindowId, state::monotonic};
+
+/// Between two rounds of `title` events.
+const TITLE_PAUSE: Duration = Duration::from_millis(250);
+/// Windows told of in one round.
+const TITLES_AT_ONCE: usize = 64;
 
 /// CLOCK_MONOTONIC in microseconds.
 fn time_us() -> u64 {
@@ -33,6 +41,9 @@ impl State {
     }
 
     pub(crate) fn announce_mapped(&mut self, id: WindowId) {
+        if let Some(window) = self.shell.windows.get_mut(&id) {
+            window.retitled = false;
+        }
         self.announce(self.window_event("window_mapped", id));
     }
 
@@ -46,6 +57,73 @@ impl State {
             None => json!({ "event": "focus", "domain": null, "id": null, "time_us": time_us() }),
         };
         self.announce(event);
+    }
+
+    /// The user tapped Super.
+    pub(crate) fn announce_menu(&mut self) {
+        self.announce(json!({ "event": "menu", "time_us": time_us() }));
+    }
+
+    /// Titles come from guests, as often as they like: subscribers are told at most four times a
+    /// second, and of so many windows at a time.
+    pub(crate) fn announce_titles_soon(&mut self) {
+        if self.control.title_timer || !self.control.connections.iter().any(|c| c.subscribed) {
+            return;
+        }
+        let since = self.control.titles_told.map(|told| told.elapsed());
+        let wait = since.map_or(Duration::ZERO, |since| TITLE_PAUSE.saturating_sub(since));
+        let timer = Timer::from_duration(wait);
+        let armed = self.events.insert_source(timer, |_, (), state| {
+            state.control.title_timer = false;
+            state.announce_titles();
+            TimeoutAction::Drop
+        });
+        self.control.title_timer = armed.is_ok();
+    }
+
+    fn announce_titles(&mut self) {
+        let mut changed: Vec<WindowId> = self
+            .shell
+            .windows
+            .values()
+            .filter(|w| w.retitled && w.announced)
+            .map(|w| w.id)
+            .collect();
+        let more = changed.len() > TITLES_AT_ONCE;
+        changed.truncate(TITLES_AT_ONCE);
+        for id in changed {
+            if let Some(window) = self.shell.windows.get_mut(&id) {
+                window.retitled = false;
+            }
+            self.announce(self.window_event("title", id));
+        }
+        self.control.titles_told = Some(Instant::now());
+        if more {
+            self.announce_titles_soon();
+        }
+    }
+
+    /// The host's panels and menus, the oldest first.
+    pub(super) fn layer_list(&self) -> Value {
+        let focus = self.seat.get_keyboard().and_then(|k| k.current_focus());
+        let list: Vec<_> = self
+            .shell
+            .layers
+            .iter()
+            .map(|layer| {
+                json!({
+                    "namespace": layer.namespace,
+                    "layer": format!("{:?}", layer.layer()).to_lowercase(),
+                    "x": layer.rect.x, "y": layer.rect.y,
+                    "width": layer.rect.w, "height": layer.rect.h,
+                    "mapped": layer.mapped,
+                    "focused": focus.as_ref() == Some(layer.surface.wl_surface()),
+                    "commits": layer.commits,
+                    "frames": layer.frames,
+                })
+            })
+            .collect();
+        json!({ "ok": true, "layers": list })
     }
 
     /// All windows and popups, from the lowest to the highest.

@@ -33,6 +33,9 @@ enum Request {
     CloseWindow {
         id: u64,
     },
+    ActivateWindow {
+        id: u64,
+    },
     Subscribe {},
     Stop {},
 }
@@ -79,6 +82,13 @@ impl State {
                     ok()
                 } else {
                     error(format!("no window {id}"))
+                }
+            }
+            Request::ActivateWindow { id } => {
+                if self.activate(WindowId(id)) {
+                    ok()
+                } else {
+                    error(format!("no window {id} is shown"))
                 }
             }
             Request::Subscribe {} => {

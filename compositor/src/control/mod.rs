@@ -3,7 +3,7 @@
 
 mod events;
 mod manager;
-mod packets;
+pub(crate) mod packets;
 mod test_interface;
 
 use std::{
@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::net::SocketType;
 use serde::Serialize;
 use serde_json::{Value, json};
 use smithay::reexports::calloop::{
@@ -52,6 +53,8 @@ pub struct Control {
     settles: Vec<Settle>,
     settle_timer: bool,
     events: Vec<Value>,
+    title_timer: bool,
+    titles_told: Option<Instant>,
 }
 
 /// An answer, or none yet.
@@ -75,7 +78,7 @@ pub(crate) fn listen(
     test: bool,
     display: &SharedDisplay,
 ) -> std::io::Result<()> {
-    let socket = packets::listen(path)?;
+    let socket = packets::listen(path, SocketType::SEQPACKET)?;
     let display = display.clone();
     let source = Generic::new(socket, Interest::READ, Mode::Level);
     events

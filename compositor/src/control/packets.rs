@@ -23,8 +23,8 @@ const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 /// Makes a listening socket that only this user can use. A socket that is left over from a
 /// compositor that is gone is replaced.
-pub(super) fn listen(path: &Path) -> io::Result<OwnedFd> {
-    let socket = || socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, FLAGS, None);
+pub(crate) fn listen(path: &Path, kind: SocketType) -> io::Result<OwnedFd> {
+    let socket = || socket_with(AddressFamily::UNIX, kind, FLAGS, None);
     let address = SocketAddrUnix::new(path)?;
     let listener = socket()?;
     match bind(&listener, &address) {

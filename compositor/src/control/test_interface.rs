@@ -57,6 +57,7 @@ enum Request {
         id: u32,
     },
     Windows {},
+    Layers {},
     Settle {
         #[serde(default = "default_quiet")]
         quiet_ms: u64,
@@ -124,6 +125,7 @@ impl State {
             Request::TouchMotion { id, x, y } => self.touch_motion(id, x, y, time),
             Request::TouchUp { id } => self.touch_up(id, time),
             Request::Windows {} => return Answer::Now(self.window_list()),
+            Request::Layers {} => return Answer::Now(self.layer_list()),
             Request::Settle {
                 quiet_ms,
                 timeout_ms,

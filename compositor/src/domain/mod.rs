@@ -17,6 +17,14 @@ use smithay::reexports::calloop::RegistrationToken;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DomainId(pub u64);
 
+impl DomainId {
+    /// The host's own programs, which came through the host's socket. No domain has this identity.
+    pub const HOST: Self = Self(0);
+}
+
+/// How logs and tests name the host's programs. No domain can be called so.
+pub(crate) const HOST_NAME: &str = "(host)";
+
 /// A colour of a border.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -143,9 +151,12 @@ impl Domains {
         self.by_id.get_mut(&id)
     }
 
-    /// A domain by name.
+    /// A domain by name; the host is none.
     pub fn by_name(&self, name: &str) -> Option<DomainId> {
-        self.by_id.values().find(|d| d.name == name).map(|d| d.id)
+        self.by_id
+            .values()
+            .find(|d| d.name == name && d.id != DomainId::HOST)
+            .map(|d| d.id)
     }
 
     /// All of them.

@@ -7,6 +7,7 @@
 //! the client that sent it and nothing else.
 
 mod account;
+mod layer;
 mod shm;
 mod subsurface;
 mod surface;

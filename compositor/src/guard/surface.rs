@@ -287,6 +287,7 @@ impl State {
         // Roles usually go before their surface; a client that goes away may do otherwise.
         self.window_gone(surface);
         self.popup_gone(surface);
+        self.layer_gone(surface);
         self.drag_surface_gone(surface);
         if let Some(record) = self.accounts.surfaces.remove(&surface.id()) {
             self.refund(record.domain, |d| {

@@ -5,6 +5,7 @@ mod activation;
 mod compositor;
 mod decoration;
 mod kde_decoration;
+mod layer_shell;
 mod outputs;
 mod seat;
 mod xdg_shell;

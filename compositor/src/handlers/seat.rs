@@ -2,6 +2,7 @@
 
 use smithay::{
     delegate_seat,
+    input::keyboard::LedState,
     input::{Seat, SeatHandler, SeatState, pointer::CursorImageStatus},
     reexports::wayland_server::{Resource, protocol::wl_surface::WlSurface},
 };
@@ -20,6 +21,11 @@ impl SeatHandler for State {
     fn focus_changed(&mut self, _: &Seat<Self>, focused: Option<&WlSurface>) {
         let client = focused.and_then(Resource::client);
         self.offer_selections_to(client);
+    }
+
+    #[cfg(feature = "drm")]
+    fn led_state_changed(&mut self, _: &Seat<Self>, leds: LedState) {
+        self.show_leds(leds);
     }
 
     fn cursor_image(&mut self, _: &Seat<Self>, image: CursorImageStatus) {

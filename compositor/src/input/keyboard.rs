@@ -13,13 +13,44 @@ use crate::{layout::Mode, state::State};
 
 /// evdev codes start at 8 in xkb.
 const XKB_OFFSET: u32 = 8;
+/// evdev codes of the left and the right Super key.
+const SUPER: [u32; 2] = [125, 126];
+/// No hand holds more keys down.
+const MAX_DOWN: usize = 64;
 
 /// Keys that the desktop took for itself.
 #[derive(Debug, Default)]
 pub struct Keys {
     taken: HashSet<u32>,
+    /// Super is down, and nothing else was pressed since.
+    tapping: Option<u32>,
+    /// Keys that are down.
+    down: HashSet<u32>,
     /// Which modifiers are held.
     pub(super) modifiers: ModifiersState,
+}
+
+impl Keys {
+    /// Something else was pressed while Super was down.
+    pub(super) fn not_a_tap(&mut self) {
+        self.tapping = None;
+    }
+
+    /// Follows a key. Answers whether Super was tapped: pressed and released with nothing else in
+    /// between.
+    fn tapped(&mut self, code: u32, pressed: bool) -> bool {
+        let before = std::mem::take(&mut self.tapping);
+        if pressed {
+            let alone = self.down.is_empty() && SUPER.contains(&code);
+            self.tapping = alone.then_some(code);
+            if self.down.len() < MAX_DOWN {
+                self.down.insert(code);
+            }
+            return false;
+        }
+        self.down.remove(&code);
+        before == Some(code)
+    }
 }
 
 enum Shortcut {
@@ -28,8 +59,20 @@ enum Shortcut {
     Maximise,
     Fullscreen,
     Dismiss,
+    /// Another terminal of the machine.
+    Terminal(i32),
 }
 
+/// Ctrl+Alt+F1 to F12, on a screen of our own.
+fn terminal(key: Keysym) -> Option<i32> {
+    let keys = keysyms::KEY_XF86Switch_VT_1..=keysyms::KEY_XF86Switch_VT_12;
+    let number = key.raw().checked_sub(*keys.start())?;
+    keys.contains(&key.raw())
+        .then(|| i32::try_from(number + 1).ok())?
+}
+
+/// The desktop's own keys. While one of the host's programs has the keyboard they are that
+/// program's.
 fn shortcut(modifiers: &ModifiersState, key: Keysym, menu_open: bool) -> Option<Shortcut> {
     let only_logo = modifiers.logo && !modifiers.ctrl && !modifiers.alt && !modifiers.shift;
     let only_alt = modifiers.alt && !modifiers.ctrl && !modifiers.logo;
@@ -57,6 +100,9 @@ impl State {
         } else {
             KeyState::Released
         };
+        let tapped = self.keys.tapped(code, pressed);
+        let on_a_screen = self.has_terminals();
+        let host_has_keyboard = self.keyboard_layer().is_some();
         let serial = SERIAL_COUNTER.next_serial();
         let menu_open = self.shell.grabbing_popup().is_some();
         let taken = keyboard.input(
@@ -74,7 +120,12 @@ impl State {
                         FilterResult::Forward
                     };
                 }
+                if on_a_screen && let Some(number) = terminal(handle.modified_sym()) {
+                    state.keys.taken.insert(code);
+                    return FilterResult::Intercept(Some(Shortcut::Terminal(number)));
+                }
                 let symbol = handle.raw_latin_sym_or_raw_current_sym();
+                let symbol = symbol.filter(|_| !host_has_keyboard);
                 match symbol.and_then(|symbol| shortcut(modifiers, symbol, menu_open)) {
                     Some(shortcut) => {
                         state.keys.taken.insert(code);
@@ -86,6 +137,9 @@ impl State {
         );
         if !self.keys.modifiers.alt {
             self.layout.end_cycle();
+        }
+        if tapped {
+            self.announce_menu();
         }
         match taken {
             Some(Some(shortcut)) => self.run_shortcut(shortcut),
@@ -116,6 +170,7 @@ impl State {
             Shortcut::Maximise => self.toggle(Mode::Maximised),
             Shortcut::Fullscreen => self.toggle(Mode::Fullscreen),
             Shortcut::Dismiss => self.dismiss_grabs(),
+            Shortcut::Terminal(number) => self.change_terminal(number),
         }
     }
 
@@ -140,6 +195,23 @@ impl State {
             return false;
         };
         window.toplevel.send_close();
+        true
+    }
+
+    /// Raises a window and gives it the focus, for the user's own window list. False when no such
+    /// window is shown.
+    pub(crate) fn activate(&mut self, id: crate::layout::WindowId) -> bool {
+        if self.layout.get(id).is_none() {
+            return false;
+        }
+        if self.layout.focused() != Some(id) {
+            self.dismiss_grabs();
+        }
+        self.layer_focus = None;
+        self.layout.focus(id);
+        self.dirty = true;
+        self.refresh_focus();
+        self.pointer_moved_under();
         true
     }
 

@@ -1,6 +1,7 @@
 //! What the user does: keys, pointer, fingers. The desktop's own gestures come first and are never
 //! shown to a client; the rest goes to the surface below the pointer or with the focus.
 
+mod device;
 mod keyboard;
 mod pointer;
 mod serials;
@@ -9,4 +10,5 @@ pub mod typing;
 
 pub use keyboard::Keys;
 pub use pointer::Pointing;
+pub(crate) use pointer::cell_at;
 pub use serials::Serials;

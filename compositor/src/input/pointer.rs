@@ -17,7 +17,7 @@ use crate::{
     state::State,
 };
 
-const BTN_LEFT: u32 = 0x110;
+pub(super) const BTN_LEFT: u32 = 0x110;
 const BTN_RIGHT: u32 = 0x111;
 
 /// Where the pointer is and what it does.
@@ -42,7 +42,7 @@ impl Pointing {
 }
 
 /// The pixel that a position is in.
-pub(super) fn cell_at(at: SmithayPoint<f64, Logical>) -> Point {
+pub(crate) fn cell_at(at: SmithayPoint<f64, Logical>) -> Point {
     // `as` saturates, and positions are on the desktop anyway.
     Point::new(at.x.floor() as i32, at.y.floor() as i32)
 }
@@ -55,6 +55,9 @@ impl State {
         at: SmithayPoint<f64, Logical>,
     ) -> Option<(WlSurface, SmithayPoint<f64, Logical>)> {
         let cell = cell_at(at);
+        if let Some((_, surface, corner)) = self.layer_under(at, true) {
+            return Some((surface, corner));
+        }
         for placed in self.layout.stack().rev() {
             if let Some((popup, rect)) = self.popup_at(placed.id, cell) {
                 let surface = self.shell.popup(popup)?.surface.wl_surface().clone();
@@ -65,12 +68,13 @@ impl State {
                 return within(&surface, placed.client, at, cell);
             }
         }
-        None
+        self.layer_under(at, false)
+            .map(|(_, surface, corner)| (surface, corner))
     }
 
     /// The pointer is at another place of the desktop.
     pub(crate) fn pointer_motion(&mut self, x: f64, y: f64, time: u32) {
-        let area = self.layout.area();
+        let area = self.layout.screen();
         let limit = |v: f64, length: i32| {
             let v = if v.is_finite() { v } else { 0.0 };
             v.clamp(0.0, f64::from(length) - 1.0 / 256.0)
@@ -129,6 +133,7 @@ impl State {
         if !known {
             return;
         }
+        self.keys.not_a_tap();
         let taken = if pressed {
             self.press(button)
         } else {
@@ -187,13 +192,26 @@ impl State {
             }
             return false;
         }
+        let layer = self.layer_under(self.pointing.at, true).or_else(|| {
+            let below = self.layer_under(self.pointing.at, false);
+            below.filter(|_| hit.is_none())
+        });
+        if let Some(root) = layer.map(|(layer, ..)| layer.surface.wl_surface().clone()) {
+            if self.layer_under(self.pointing.at, true).is_none() {
+                self.layout.unfocus();
+                self.refresh_focus();
+            }
+            self.press_on_layer(&root);
+            return false;
+        }
+        let had_layer = self.layer_focus.take().is_some();
         let Some((id, part)) = hit else {
             self.layout.unfocus();
             self.refresh_focus();
             self.pointing.taken.insert(button);
             return true;
         };
-        if self.layout.focused() != Some(id) {
+        if had_layer || self.layout.focused() != Some(id) {
             self.layout.focus(id);
             self.dirty = true;
             self.refresh_focus();

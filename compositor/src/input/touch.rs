@@ -18,8 +18,14 @@ impl State {
         let at = (x, y).into();
         let cell = cell_at(at);
         let under = self.surface_under(at);
-        if let Some((window, _)) = self.layout.hit(cell)
-            && self.layout.focused() != Some(window)
+        self.keys.not_a_tap();
+        let layer = self
+            .layer_under(at, true)
+            .map(|(layer, ..)| layer.surface.wl_surface().clone());
+        if let Some(root) = layer {
+            self.press_on_layer(&root);
+        } else if let Some((window, _)) = self.layout.hit(cell)
+            && (self.layer_focus.take().is_some() || self.layout.focused() != Some(window))
         {
             self.dismiss_grabs();
             self.layout.focus(window);
@@ -62,6 +68,14 @@ impl State {
             },
         );
         touch.frame(self);
+    }
+
+    /// The fingers meant something else, for example the palm of a hand.
+    pub(crate) fn touch_cancel(&mut self) {
+        if let Some(touch) = self.seat.get_touch() {
+            touch.cancel(self);
+            touch.frame(self);
+        }
     }
 
     /// A finger was lifted.

@@ -8,6 +8,7 @@ mod grab;
 mod placement;
 #[cfg(test)]
 mod tests;
+pub mod zones;
 
 pub use geometry::{Point, Rect, Size};
 pub use grab::{Change, Edges};
@@ -118,7 +119,9 @@ fn client_of(outer: Rect) -> Rect {
 /// All windows, from the lowest to the highest, and who has the focus.
 #[derive(Debug)]
 pub struct Layout {
-    area: Size,
+    screen: Size,
+    /// The part of the screen that panels leave to windows.
+    area: Rect,
     stack: Vec<Placed>,
     focused: Option<WindowId>,
     grab: Option<grab::Grab>,
@@ -128,10 +131,11 @@ pub struct Layout {
 
 impl Layout {
     /// An empty desktop of this size.
-    pub fn new(area: Size) -> Self {
-        let area = Size::new(area.w.max(1), area.h.max(1));
+    pub fn new(screen: Size) -> Self {
+        let screen = Size::new(screen.w.max(1), screen.h.max(1));
         Self {
-            area,
+            screen,
+            area: Rect::new(0, 0, screen.w, screen.h),
             stack: Vec::new(),
             focused: None,
             grab: None,
@@ -141,7 +145,12 @@ impl Layout {
     }
 
     /// The size of the desktop.
-    pub fn area(&self) -> Size {
+    pub fn screen(&self) -> Size {
+        self.screen
+    }
+
+    /// The part of it where windows are: what panels leave.
+    pub fn area(&self) -> Rect {
         self.area
     }
 
@@ -162,7 +171,7 @@ impl Layout {
 
     /// The largest client area that fits on the desktop.
     pub fn bounds(&self) -> Size {
-        client_of(Rect::new(0, 0, self.area.w, self.area.h)).size()
+        client_of(self.area).size()
     }
 
     /// Puts a new window on the desktop, above all others and focused. Where there is room it
@@ -305,24 +314,62 @@ impl Layout {
         }
     }
 
-    /// The desktop has a new size. Answers the windows that are to draw a new size.
-    pub fn set_area(&mut self, area: Size) -> Vec<(WindowId, Size)> {
-        self.area = Size::new(area.w.max(1), area.h.max(1));
+    /// The desktop has a new size, or panels leave another part of it. A window that was wholly in
+    /// view stays so where it fits. Answers the windows that are to draw a new size.
+    pub fn set_area(&mut self, screen: Size, area: Rect) -> Vec<(WindowId, Size)> {
+        let before = self.area;
+        self.screen = Size::new(screen.w.max(1), screen.h.max(1));
+        let whole = Rect::new(0, 0, self.screen.w, self.screen.h);
+        // Panels that leave nothing are not believed.
+        self.area = area
+            .intersection(&whole)
+            .filter(|left| left.w > 0 && left.h > 0)
+            .unwrap_or(whole);
+        if self.area == before {
+            return Vec::new();
+        }
         let bounds = self.bounds();
-        let ids: Vec<_> = self
+        let placed: Vec<_> = self
             .stack
             .iter()
-            .map(|w| (w.id, w.mode, w.client.size()))
+            .map(|w| (w.id, w.mode, w.client.size(), w.outer()))
             .collect();
         let mut resized = Vec::new();
-        for (id, mode, size) in ids {
+        for (id, mode, size, outer) in placed {
             if mode != Mode::Floating {
                 self.fill(id, size);
                 resized.push((id, bounds));
+            } else if before.intersection(&outer) == Some(outer) {
+                self.pull_in(id);
             }
             self.keep_reachable(id);
         }
         resized
+    }
+
+    /// The screen has a new size; [`Self::set_area`] follows.
+    pub(crate) fn set_screen(&mut self, screen: Size) {
+        self.screen = Size::new(screen.w.max(1), screen.h.max(1));
+    }
+
+    /// Moves a window so that all of it is in view; one that is too large loses its right and
+    /// lower end.
+    fn pull_in(&mut self, id: WindowId) {
+        let area = self.area;
+        let Some(window) = self.get_mut(id) else {
+            return;
+        };
+        let outer = window.outer();
+        let x = outer
+            .x
+            .min(area.right().saturating_sub(outer.w))
+            .max(area.x);
+        let y = outer
+            .y
+            .min(area.bottom().saturating_sub(outer.h))
+            .max(area.y);
+        window.client.x = x.saturating_add(BORDER_PX);
+        window.client.y = y.saturating_add(BORDER_PX + TITLE_PX);
     }
 
     /// The highest window at a point, and which part of it.
@@ -340,11 +387,11 @@ impl Layout {
     /// A window that fills the desktop sits at its corner. A client that draws more than it was
     /// given is cut, so that its border stays visible.
     fn fill(&mut self, id: WindowId, drawn: Size) {
-        let bounds = self.bounds();
+        let (bounds, area) = (self.bounds(), self.area);
         if let Some(window) = self.get_mut(id) {
             window.client = Rect {
-                x: BORDER_PX,
-                y: BORDER_PX + TITLE_PX,
+                x: area.x.saturating_add(BORDER_PX),
+                y: area.y.saturating_add(BORDER_PX + TITLE_PX),
                 w: drawn.w.min(bounds.w),
                 h: drawn.h.min(bounds.h),
             };
@@ -359,10 +406,13 @@ impl Layout {
         };
         let outer = window.outer();
         let keep = REACHABLE_PX.min(outer.w);
-        let lowest_y = area.h.saturating_sub(BORDER_PX + TITLE_PX).max(0);
-        let y = outer.y.clamp(0, lowest_y);
-        let leftmost_x = keep.saturating_sub(outer.w);
-        let rightmost_x = area.w.saturating_sub(keep).max(leftmost_x);
+        let lowest_y = area
+            .bottom()
+            .saturating_sub(BORDER_PX + TITLE_PX)
+            .max(area.y);
+        let y = outer.y.clamp(area.y, lowest_y);
+        let leftmost_x = area.x.saturating_add(keep).saturating_sub(outer.w);
+        let rightmost_x = area.right().saturating_sub(keep).max(leftmost_x);
         let x = outer.x.clamp(leftmost_x, rightmost_x);
         window.client.x = x.saturating_add(BORDER_PX);
         window.client.y = y.saturating_add(BORDER_PX + TITLE_PX);
@@ -392,24 +442,24 @@ impl Layout {
                 return Err(format!("{:?} has the size {}x{}", window.id, c.w, c.h));
             }
             let outer = window.outer();
-            if outer.y < 0 {
+            if outer.y < self.area.y {
                 return Err(format!(
                     "{:?} has its title bar above the desktop",
                     window.id
                 ));
             }
-            let desktop = Rect::new(0, 0, self.area.w, self.area.h);
             let keep = REACHABLE_PX.min(outer.w).min(self.area.w);
-            let seen = outer.intersection(&desktop).map_or(0, |r| r.w);
+            let seen = outer.intersection(&self.area).map_or(0, |r| r.w);
             if seen < keep {
                 return Err(format!(
                     "{:?} shows only {seen} px of its title bar",
                     window.id
                 ));
             }
+            let least = outer_of(client_of(self.area));
             if window.mode != Mode::Floating
-                && (outer.right() > self.area.w.max(1 + 2 * BORDER_PX)
-                    || outer.bottom() > self.area.h.max(1 + 2 * BORDER_PX + TITLE_PX))
+                && (outer.right() > self.area.right().max(least.right())
+                    || outer.bottom() > self.area.bottom().max(least.bottom()))
             {
                 return Err(format!("{:?} fills more than the desktop", window.id));
             }

@@ -12,18 +12,18 @@ impl Layout {
         let taken: Vec<Rect> = self.stack.iter().map(|w| w.outer()).collect();
         let fits = |x: i32, y: i32| {
             let spot = Rect::new(x, y, outer.w, outer.h);
-            x >= 0
-                && y >= 0
-                && spot.right() <= self.area.w
-                && spot.bottom() <= self.area.h
+            x >= self.area.x
+                && y >= self.area.y
+                && spot.right() <= self.area.right()
+                && spot.bottom() <= self.area.bottom()
                 && !taken.iter().any(|other| {
                     other
                         .grown(GAP_PX / 2, GAP_PX / 2, GAP_PX / 2, GAP_PX / 2)
                         .overlaps(&spot)
                 })
         };
-        let mut columns = vec![GAP_PX];
-        let mut rows = vec![GAP_PX];
+        let mut columns = vec![self.area.x.saturating_add(GAP_PX)];
+        let mut rows = vec![self.area.y.saturating_add(GAP_PX)];
         for other in &taken {
             columns.push(other.right().saturating_add(GAP_PX));
             rows.push(other.bottom().saturating_add(GAP_PX));
@@ -33,8 +33,8 @@ impl Layout {
         columns.sort_unstable();
         rows.sort_unstable();
         // The very edge only where nothing else is free.
-        columns.push(0);
-        rows.push(0);
+        columns.push(self.area.x);
+        rows.push(self.area.y);
         for y in &rows {
             for x in &columns {
                 if fits(*x, *y) {
@@ -49,6 +49,11 @@ impl Layout {
         let offset = self.cascade * step;
         let x = offset.min(room_w.max(offset % (self.area.w / 2).max(1)));
         let y = offset.min(room_h.max(offset % (self.area.h / 2).max(1)));
-        client_of(Rect::new(x, y, outer.w, outer.h))
+        client_of(Rect::new(
+            self.area.x.saturating_add(x),
+            self.area.y.saturating_add(y),
+            outer.w,
+            outer.h,
+        ))
     }
 }

@@ -92,6 +92,26 @@ fn the_highest_window_is_hit_first() {
     );
 }
 
+#[test]
+fn a_window_in_view_stays_in_view_when_a_panel_or_a_smaller_screen_comes() {
+    let mut layout = desktop();
+    let id = WindowId(1);
+    layout.insert(id, Size::new(400, 300));
+    let panel = Rect::new(0, 40, 1280, 760);
+    layout.set_area(Size::new(1280, 800), panel);
+    let outer = layout.get(id).unwrap().outer();
+    assert_eq!(panel.intersection(&outer), Some(outer));
+    assert_eq!(layout.bounds(), Size::new(1272, 728));
+    let small = Rect::new(0, 0, 420, 360);
+    layout.set_area(small.size(), small);
+    let outer = layout.get(id).unwrap().outer();
+    assert_eq!(small.intersection(&outer), Some(outer));
+    // Nothing is left for windows: not believed.
+    layout.set_area(small.size(), Rect::new(0, 900, 10, 10));
+    assert_eq!(layout.area(), small);
+    layout.verify_invariants().unwrap();
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Insert(u64, i32, i32),
@@ -103,6 +123,7 @@ enum Op {
     Limits(u64, i32, i32, i32, i32),
     Mode(u64, u8),
     Area(i32, i32),
+    Panel(i32, i32, i32, i32),
     Move(u64, i32, i32),
     Resize(u64, u8, i32, i32),
     Drag(i32, i32),
@@ -127,6 +148,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(i, a, b, c, d)| Op::Limits(i, a, b, c, d)),
         (id.clone(), 0..3u8).prop_map(|(i, m)| Op::Mode(i, m)),
         (1..3000i32, 1..3000i32).prop_map(|(w, h)| Op::Area(w, h)),
+        (len(), len(), len(), len()).prop_map(|(x, y, w, h)| Op::Panel(x, y, w, h)),
         (id.clone(), len(), len()).prop_map(|(i, x, y)| Op::Move(i, x, y)),
         (id, 0..16u8, len(), len()).prop_map(|(i, e, x, y)| Op::Resize(i, e, x, y)),
         (len(), len()).prop_map(|(x, y)| Op::Drag(x, y)),
@@ -149,7 +171,8 @@ fn apply(layout: &mut Layout, op: Op) {
             let mode = [Mode::Floating, Mode::Maximised, Mode::Fullscreen][usize::from(m)];
             layout.set_mode(WindowId(i), mode);
         }
-        Op::Area(w, h) => drop(layout.set_area(Size::new(w, h))),
+        Op::Area(w, h) => drop(layout.set_area(Size::new(w, h), Rect::new(0, 0, w, h))),
+        Op::Panel(x, y, w, h) => drop(layout.set_area(layout.screen(), Rect::new(x, y, w, h))),
         Op::Move(i, x, y) => drop(layout.begin_move(WindowId(i), Point::new(x, y))),
         Op::Resize(i, e, x, y) => {
             let edges = Edges {

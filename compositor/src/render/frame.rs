@@ -13,16 +13,16 @@ use smithay::{
             },
         },
     },
-    utils::{Physical, Point, Transform},
+    utils::Transform,
 };
 
 use super::{
     label::{self, Label},
-    scene::SceneElement,
+    scene::{Canvas, SceneElement},
 };
 use crate::{
     domain::Colour,
-    layout::{Rect, TITLE_PX},
+    layout::{Point, Rect, TITLE_PX},
 };
 
 /// The picture parts of one window's frame.
@@ -40,7 +40,7 @@ impl FrameArt {
     /// A border around `inner`, which is a window's client area with its title bar, or a popup.
     pub(crate) fn border<R>(
         &mut self,
-        elements: &mut Vec<SceneElement<R>>,
+        canvas: &mut Canvas<'_, R>,
         inner: Rect,
         width: i32,
         colour: Colour,
@@ -52,7 +52,8 @@ impl FrameArt {
         let rgba = colour.rgba();
         let mut strip = |buffer: &mut SolidColorBuffer, x: i32, y: i32, w: i32, h: i32| {
             buffer.update((w, h), rgba);
-            elements.push(solid(buffer, x, y));
+            let element = solid(canvas, buffer, x, y);
+            canvas.elements.push(element);
         };
         strip(&mut self.top, outer.x, outer.y, outer.w, width);
         strip(&mut self.bottom, outer.x, inner.bottom(), outer.w, width);
@@ -61,27 +62,19 @@ impl FrameArt {
     }
 
     /// Opaque ground behind a client's pixels: nothing shines through a window.
-    pub(crate) fn ground<R>(
-        &mut self,
-        elements: &mut Vec<SceneElement<R>>,
-        client: Rect,
-        colour: [f32; 4],
-    ) where
+    pub(crate) fn ground<R>(&mut self, canvas: &mut Canvas<'_, R>, client: Rect, colour: [f32; 4])
+    where
         R: Renderer + ImportAll + ImportMem,
         R::TextureId: Clone + 'static,
     {
         self.ground.update((client.w, client.h), colour);
-        elements.push(solid(&self.ground, client.x, client.y));
+        let element = solid(canvas, &self.ground, client.x, client.y);
+        canvas.elements.push(element);
     }
 
     /// The title bar above `client`.
-    pub(crate) fn title_bar<R>(
-        &mut self,
-        renderer: &mut R,
-        elements: &mut Vec<SceneElement<R>>,
-        client: Rect,
-        label: Label,
-    ) where
+    pub(crate) fn title_bar<R>(&mut self, canvas: &mut Canvas<'_, R>, client: Rect, label: Label)
+    where
         R: Renderer + ImportAll + ImportMem,
         R::TextureId: Clone + Send + 'static,
     {
@@ -98,9 +91,9 @@ impl FrameArt {
             self.bar = Some((label, buffer));
         }
         let Some((_, buffer)) = &self.bar else { return };
-        let at = Point::<i32, Physical>::from((client.x, client.y.saturating_sub(TITLE_PX)));
+        let at = canvas.point(Point::new(client.x, client.y.saturating_sub(TITLE_PX)));
         let element = MemoryRenderBufferRenderElement::from_buffer(
-            renderer,
+            canvas.renderer,
             at.to_f64(),
             buffer,
             None,
@@ -109,21 +102,21 @@ impl FrameArt {
             Kind::Unspecified,
         );
         match element {
-            Ok(element) => elements.push(SceneElement::Memory(element)),
+            Ok(element) => canvas.elements.push(SceneElement::Memory(element)),
             Err(error) => tracing::error!(?error, "a title bar could not be drawn"),
         }
     }
 }
 
-fn solid<R>(buffer: &SolidColorBuffer, x: i32, y: i32) -> SceneElement<R>
+fn solid<R>(canvas: &Canvas<'_, R>, buffer: &SolidColorBuffer, x: i32, y: i32) -> SceneElement<R>
 where
     R: Renderer + ImportAll + ImportMem,
     R::TextureId: Clone + 'static,
 {
     SceneElement::Solid(SolidColorRenderElement::from_buffer(
         buffer,
-        (x, y),
-        1.0,
+        canvas.point(Point::new(x, y)),
+        f64::from(canvas.scale),
         1.0,
         Kind::Unspecified,
     ))

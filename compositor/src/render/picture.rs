@@ -91,11 +91,12 @@ pub(crate) fn copy(
     Ok(Picture { size: area, rgb })
 }
 
-/// Draws elements on a fresh picture.
+/// Draws elements on a fresh picture, whose size is in its own pixels.
 pub(crate) fn draw(
     renderer: &mut PixmanRenderer,
     elements: &[SceneElement<PixmanRenderer>],
     area: Area,
+    scale: i32,
 ) -> Result<Picture, PictureError> {
     let size = Size::<i32, Buffer>::from((area.w.max(1), area.h.max(1)));
     let mut image: pixman::Image<'static, 'static> = renderer
@@ -103,7 +104,8 @@ pub(crate) fn draw(
         .map_err(draw_error)?;
     {
         let mut target = renderer.bind(&mut image).map_err(draw_error)?;
-        let mut damage = OutputDamageTracker::new((area.w, area.h), 1.0, Transform::Normal);
+        let mut damage =
+            OutputDamageTracker::new((area.w, area.h), f64::from(scale), Transform::Normal);
         damage
             .render_output(renderer, &mut target, 0, elements, GROUND)
             .map_err(draw_error)?;

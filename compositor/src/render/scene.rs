@@ -22,7 +22,7 @@ use std::sync::Mutex;
 use super::{cursor::MAX_CURSOR_PX, label::Label};
 use crate::{
     domain::Colour,
-    layout::{BORDER_PX, POPUP_BORDER_PX, Rect, TITLE_PX, WindowId},
+    layout::{BORDER_PX, POPUP_BORDER_PX, Point as Cell, Rect, TITLE_PX, WindowId},
     shell::window_geometry,
     state::State,
 };
@@ -40,20 +40,80 @@ render_elements! {
     Memory=MemoryRenderBufferRenderElement<R>,
 }
 
-/// Everything on the desktop.
-pub(crate) fn build<R>(state: &mut State, renderer: &mut R) -> Vec<SceneElement<R>>
+/// What is drawn on, at a whole number of pixels to one of the desktop.
+pub(crate) struct Canvas<'a, R>
+where
+    R: Renderer + ImportAll + ImportMem,
+{
+    pub renderer: &'a mut R,
+    pub elements: Vec<SceneElement<R>>,
+    pub scale: i32,
+}
+
+impl<'a, R> Canvas<'a, R>
+where
+    R: Renderer + ImportAll + ImportMem,
+{
+    fn new(renderer: &'a mut R, scale: i32) -> Self {
+        Self {
+            renderer,
+            elements: Vec::new(),
+            scale,
+        }
+    }
+
+    /// A place of the desktop in pixels of the picture.
+    pub fn point(&self, at: Cell) -> Point<i32, Physical> {
+        let scaled = |v: i32| v.saturating_mul(self.scale);
+        (scaled(at.x), scaled(at.y)).into()
+    }
+
+    fn rect(&self, rect: Rect) -> Rectangle<i32, Physical> {
+        let size = self.point(Cell::new(rect.w, rect.h));
+        Rectangle::new(
+            self.point(Cell::new(rect.x, rect.y)),
+            (size.x, size.y).into(),
+        )
+    }
+}
+
+/// Everything on the desktop, with the pointer or without.
+pub(crate) fn build<R>(state: &mut State, renderer: &mut R, pointer: bool) -> Vec<SceneElement<R>>
 where
     R: Renderer + ImportAll + ImportMem,
     R::TextureId: Clone + Send + 'static,
 {
-    let mut elements = Vec::new();
-    cursor(state, renderer, &mut elements);
+    let scale = state.scale;
+    let canvas = &mut Canvas::new(renderer, scale);
+    if pointer {
+        let at = state.pointing.cell();
+        cursor(state, canvas, at);
+    }
+    drag_icon(state, canvas);
+    layers(state, canvas, true);
     let order: Vec<WindowId> = state.layout.stack().rev().map(|w| w.id).collect();
     for id in order {
-        popups(state, renderer, &mut elements, id);
-        window(state, renderer, &mut elements, id);
+        popups(state, canvas, id);
+        window(state, canvas, id);
     }
-    elements
+    layers(state, canvas, false);
+    std::mem::take(&mut canvas.elements)
+}
+
+/// The host's panels and menus, above or below all windows.
+fn layers<R>(state: &State, canvas: &mut Canvas<'_, R>, above: bool)
+where
+    R: Renderer + ImportAll + ImportMem,
+    R::TextureId: Clone + Send + 'static,
+{
+    for layer in state.shell.layers_shown(above) {
+        let surface = layer.surface.wl_surface();
+        if !surface.is_alive() {
+            continue;
+        }
+        let corner = Cell::new(layer.rect.x, layer.rect.y);
+        tree(canvas, surface, corner, layer.rect);
+    }
 }
 
 /// Only a client's pixels, at the corner of the picture.
@@ -75,9 +135,9 @@ where
         }
     };
     let rect = Rect { x: 0, y: 0, ..rect };
-    let mut elements = Vec::new();
-    content(renderer, &mut elements, &surface, rect);
-    Some((elements, rect))
+    let mut canvas = Canvas::new(renderer, 1);
+    content(&mut canvas, &surface, rect);
+    Some((canvas.elements, rect))
 }
 
 fn colour_of(state: &State, id: crate::domain::DomainId) -> (Colour, String) {
@@ -95,7 +155,7 @@ fn colour_of(state: &State, id: crate::domain::DomainId) -> (Colour, String) {
     )
 }
 
-fn window<R>(state: &mut State, renderer: &mut R, elements: &mut Vec<SceneElement<R>>, id: WindowId)
+fn window<R>(state: &mut State, canvas: &mut Canvas<'_, R>, id: WindowId)
 where
     R: Renderer + ImportAll + ImportMem,
     R::TextureId: Clone + Send + 'static,
@@ -121,19 +181,15 @@ where
     };
     // The frame comes first: nothing of the client can be above it.
     let framed = client.grown(0, TITLE_PX, 0, 0);
-    window.art.border(elements, framed, BORDER_PX, colour);
-    window.art.title_bar(renderer, elements, client, label);
+    window.art.border(canvas, framed, BORDER_PX, colour);
+    window.art.title_bar(canvas, client, label);
     let surface = window.surface().clone();
-    content(renderer, elements, &surface, client);
-    window.art.ground(elements, client, BEHIND_CLIENT);
+    content(canvas, &surface, client);
+    window.art.ground(canvas, client, BEHIND_CLIENT);
 }
 
-fn popups<R>(
-    state: &mut State,
-    renderer: &mut R,
-    elements: &mut Vec<SceneElement<R>>,
-    root: WindowId,
-) where
+fn popups<R>(state: &mut State, canvas: &mut Canvas<'_, R>, root: WindowId)
+where
     R: Renderer + ImportAll + ImportMem,
     R::TextureId: Clone + Send + 'static,
 {
@@ -155,20 +211,16 @@ fn popups<R>(
         let Some(popup) = state.shell.popups.iter_mut().find(|p| p.id == id) else {
             continue;
         };
-        popup.art.border(elements, rect, POPUP_BORDER_PX, colour);
+        popup.art.border(canvas, rect, POPUP_BORDER_PX, colour);
         let surface = popup.surface.wl_surface().clone();
-        content(renderer, elements, &surface, rect);
-        popup.art.ground(elements, rect, BEHIND_CLIENT);
+        content(canvas, &surface, rect);
+        popup.art.ground(canvas, rect, BEHIND_CLIENT);
     }
 }
 
 /// A client's surfaces, cut to the rectangle that the client has.
-fn content<R>(
-    renderer: &mut R,
-    elements: &mut Vec<SceneElement<R>>,
-    surface: &WlSurface,
-    client: Rect,
-) where
+fn content<R>(canvas: &mut Canvas<'_, R>, surface: &WlSurface, client: Rect)
+where
     R: Renderer + ImportAll + ImportMem,
     R::TextureId: Clone + Send + 'static,
 {
@@ -176,35 +228,75 @@ fn content<R>(
         return;
     }
     let geometry = window_geometry(surface);
-    let corner = Point::<i32, Physical>::from((
+    let corner = Cell::new(
         client.x.saturating_sub(geometry.x),
         client.y.saturating_sub(geometry.y),
-    ));
-    let cut =
-        Rectangle::<i32, Physical>::new((client.x, client.y).into(), (client.w, client.h).into());
-    tree(renderer, elements, surface, corner, cut);
+    );
+    tree(canvas, surface, corner, client);
 }
 
-fn tree<R>(
-    renderer: &mut R,
-    elements: &mut Vec<SceneElement<R>>,
-    surface: &WlSurface,
-    corner: Point<i32, Physical>,
-    cut: Rectangle<i32, Physical>,
-) where
+/// A tree of surfaces with its corner at a point of the desktop, cut to a rectangle of it.
+fn tree<R>(canvas: &mut Canvas<'_, R>, surface: &WlSurface, corner: Cell, cut: Rect)
+where
     R: Renderer + ImportAll + ImportMem,
     R::TextureId: Clone + Send + 'static,
 {
-    let all: Vec<WaylandSurfaceRenderElement<R>> =
-        render_elements_from_surface_tree(renderer, surface, corner, 1.0, 1.0, Kind::Unspecified);
-    elements.extend(
+    let scale = f64::from(canvas.scale);
+    let (corner, cut) = (canvas.point(corner), canvas.rect(cut));
+    let all: Vec<WaylandSurfaceRenderElement<R>> = render_elements_from_surface_tree(
+        canvas.renderer,
+        surface,
+        corner,
+        scale,
+        1.0,
+        Kind::Unspecified,
+    );
+    canvas.elements.extend(
         all.into_iter()
-            .filter_map(|element| CropRenderElement::from_element(element, 1.0, cut))
+            .filter_map(|element| CropRenderElement::from_element(element, scale, cut))
             .map(SceneElement::Surface),
     );
 }
 
-fn cursor<R>(state: &mut State, renderer: &mut R, elements: &mut Vec<SceneElement<R>>)
+/// Where the pointer points in its own picture.
+fn hotspot(state: &State) -> Cell {
+    let CursorImageStatus::Surface(surface) = &state.cursor else {
+        return Cell::default();
+    };
+    let said = with_states(surface, |states| {
+        let data = states.data_map.get::<Mutex<CursorImageAttributes>>()?;
+        data.lock().ok().map(|attributes| attributes.hotspot)
+    });
+    let untrusted = said.unwrap_or_default();
+    // A hotspot outside the picture would show it away from the pointer.
+    Cell::new(
+        untrusted.x.clamp(0, MAX_CURSOR_PX - 1),
+        untrusted.y.clamp(0, MAX_CURSOR_PX - 1),
+    )
+}
+
+/// The pointer's picture alone, at the corner, and where that corner is on the desktop. None while
+/// there is no pointer to be seen.
+#[cfg(feature = "drm")]
+pub(crate) fn cursor_alone<R>(
+    state: &mut State,
+    renderer: &mut R,
+) -> Option<(Vec<SceneElement<R>>, Cell)>
+where
+    R: Renderer + ImportAll + ImportMem,
+    R::TextureId: Clone + Send + 'static,
+{
+    let at = state.pointing.cell();
+    let scale = state.scale;
+    let mut canvas = Canvas::new(renderer, scale);
+    let spot = hotspot(state);
+    cursor(state, &mut canvas, spot);
+    let corner = Cell::new(at.x - spot.x, at.y - spot.y);
+    (!canvas.elements.is_empty()).then_some((canvas.elements, corner))
+}
+
+/// The pointer's picture, pointing at a place of the desktop.
+fn cursor<R>(state: &mut State, canvas: &mut Canvas<'_, R>, at: Cell)
 where
     R: Renderer + ImportAll + ImportMem,
     R::TextureId: Clone + Send + 'static,
@@ -212,7 +304,6 @@ where
     if !state.pointing.seen {
         return;
     }
-    let at = state.pointing.cell();
     if let CursorImageStatus::Surface(surface) = &state.cursor
         && !surface.is_alive()
     {
@@ -221,22 +312,14 @@ where
     match &state.cursor {
         CursorImageStatus::Hidden => {}
         CursorImageStatus::Surface(surface) => {
-            let hotspot = with_states(surface, |states| {
-                let data = states.data_map.get::<Mutex<CursorImageAttributes>>()?;
-                data.lock().ok().map(|attributes| attributes.hotspot)
-            });
-            let untrusted = hotspot.unwrap_or_default();
-            // A hotspot outside the picture would show it away from the pointer.
-            let corner = Point::<i32, Physical>::from((
-                at.x - untrusted.x.clamp(0, MAX_CURSOR_PX - 1),
-                at.y - untrusted.y.clamp(0, MAX_CURSOR_PX - 1),
-            ));
-            small(renderer, elements, surface, corner);
+            let spot = hotspot(state);
+            small(canvas, surface, Cell::new(at.x - spot.x, at.y - spot.y));
         }
-        CursorImageStatus::Named(_) if state.draws_cursor() => {
+        CursorImageStatus::Named(_) => {
+            let place = canvas.point(at).to_f64();
             let element = MemoryRenderBufferRenderElement::from_buffer(
-                renderer,
-                Point::<i32, Physical>::from((at.x, at.y)).to_f64(),
+                canvas.renderer,
+                place,
                 &state.cursor_art.arrow,
                 None,
                 None,
@@ -244,34 +327,34 @@ where
                 Kind::Cursor,
             );
             if let Ok(element) = element {
-                elements.push(SceneElement::Memory(element));
+                canvas.elements.push(SceneElement::Memory(element));
             }
         }
-        CursorImageStatus::Named(_) => {}
     }
+}
+
+/// What is dragged, at the pointer.
+fn drag_icon<R>(state: &State, canvas: &mut Canvas<'_, R>)
+where
+    R: Renderer + ImportAll + ImportMem,
+    R::TextureId: Clone + Send + 'static,
+{
+    let at = state.pointing.cell();
     if let Some(drag) = &state.drag
         && let Some(icon) = drag.icon.clone().filter(Resource::is_alive)
+        && state.pointing.seen
     {
         let offset = drag.icon_offset;
-        small(
-            renderer,
-            elements,
-            &icon,
-            Point::from((at.x + offset.x, at.y + offset.y)),
-        );
+        small(canvas, &icon, Cell::new(at.x + offset.x, at.y + offset.y));
     }
 }
 
 /// A picture at the pointer, cut to 64×64.
-fn small<R>(
-    renderer: &mut R,
-    elements: &mut Vec<SceneElement<R>>,
-    surface: &WlSurface,
-    corner: Point<i32, Physical>,
-) where
+fn small<R>(canvas: &mut Canvas<'_, R>, surface: &WlSurface, corner: Cell)
+where
     R: Renderer + ImportAll + ImportMem,
     R::TextureId: Clone + Send + 'static,
 {
-    let cut = Rectangle::new(corner, (MAX_CURSOR_PX, MAX_CURSOR_PX).into());
-    tree(renderer, elements, surface, corner, cut);
+    let cut = Rect::new(corner.x, corner.y, MAX_CURSOR_PX, MAX_CURSOR_PX);
+    tree(canvas, surface, corner, cut);
 }

@@ -6,9 +6,9 @@ use smithay::{
         wayland_protocols::xdg::shell::server::xdg_toplevel,
         wayland_server::{Resource, protocol::wl_surface::WlSurface},
     },
-    utils::SERIAL_COUNTER,
+    utils::{SERIAL_COUNTER, Transform},
     wayland::{
-        compositor::{is_sync_subsurface, with_states},
+        compositor::{is_sync_subsurface, send_surface_state, with_states},
         fractional_scale::with_fractional_scale,
         shell::xdg::{SurfaceCachedState, ToplevelSurface},
     },
@@ -16,6 +16,7 @@ use smithay::{
 
 use super::{Stage, Window, has_buffer, root_of, title, window_geometry};
 use crate::{
+    domain::DomainId,
     layout::{Mode, Size, WindowId},
     render::FrameArt,
     state::State,
@@ -27,6 +28,12 @@ impl State {
         let Some(domain) = self.domain_of_surface(toplevel.wl_surface()) else {
             return;
         };
+        if domain == DomainId::HOST {
+            // Windows have borders in a domain's colour; the host has none.
+            tracing::warn!("one of the host's programs wants a window; it is not shown");
+            toplevel.send_close();
+            return;
+        }
         let id = self.shell.new_id();
         let window = Window {
             id,
@@ -40,6 +47,7 @@ impl State {
             frames: 0,
             fresh: false,
             announced: false,
+            retitled: false,
             art: FrameArt::default(),
         };
         self.shell.windows.insert(id, window);
@@ -58,8 +66,12 @@ impl State {
         on_commit_buffer_handler::<Self>(surface);
         self.last_commit = std::time::Instant::now();
         self.dirty = true;
+        let scale = self.scale;
         with_states(surface, |states| {
-            with_fractional_scale(states, |scale| scale.set_preferred_scale(1.0));
+            with_fractional_scale(states, |fraction| {
+                fraction.set_preferred_scale(f64::from(scale));
+            });
+            send_surface_state(surface, states, scale, Transform::Normal);
         });
         if let Some(domain) = self.domain_of_surface(surface)
             && let Some(domain) = self.domains.get_mut(domain)
@@ -86,6 +98,7 @@ impl State {
             popup.fresh = true;
             self.popup_committed(&root);
         }
+        self.layer_committed(&root);
         self.drag_icon_committed(surface);
     }
 
@@ -198,8 +211,13 @@ impl State {
             return;
         };
         if let Some(window) = self.shell.windows.get_mut(&id) {
-            window.title = title::clean(&new.unwrap_or_default());
-            self.dirty = true;
+            let clean = title::clean(&new.unwrap_or_default());
+            if window.title != clean {
+                window.title = clean;
+                window.retitled = true;
+                self.dirty = true;
+                self.announce_titles_soon();
+            }
         }
     }
 
@@ -208,7 +226,12 @@ impl State {
             return;
         };
         if let Some(window) = self.shell.windows.get_mut(&id) {
-            window.app_id = title::clean(&new.unwrap_or_default());
+            let clean = title::clean(&new.unwrap_or_default());
+            if window.app_id != clean {
+                window.app_id = clean;
+                window.retitled = true;
+                self.announce_titles_soon();
+            }
         }
     }
 
@@ -275,11 +298,14 @@ impl State {
             .shell
             .grabbing_popup()
             .filter(|p| Some(p.root) == window && p.mapped);
-        let surface = popup.map(|p| p.surface.wl_surface().clone()).or_else(|| {
-            window
-                .and_then(|id| self.shell.windows.get(&id))
-                .map(|w| w.surface().clone())
-        });
+        let surface = self
+            .keyboard_layer()
+            .or_else(|| popup.map(|p| p.surface.wl_surface().clone()))
+            .or_else(|| {
+                window
+                    .and_then(|id| self.shell.windows.get(&id))
+                    .map(|w| w.surface().clone())
+            });
         let Some(keyboard) = self.seat.get_keyboard() else {
             return;
         };

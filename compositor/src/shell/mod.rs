@@ -1,12 +1,14 @@
 //! Windows and popups: what a client shows, joined with where [`crate::layout`] puts it.
 
 mod commit;
+mod layer;
 mod popup;
 pub mod title;
 mod window;
 
 use std::collections::{BTreeMap, HashMap};
 
+pub use layer::LayerWindow;
 pub use popup::{Popup, PopupParent};
 use smithay::{
     backend::renderer::utils::with_renderer_surface_state,
@@ -31,6 +33,8 @@ pub struct Shell {
     pub windows: BTreeMap<WindowId, Window>,
     /// Popups, parents before children.
     pub popups: Vec<Popup>,
+    /// Panels, menus and backgrounds of the host, the oldest first.
+    pub layers: Vec<LayerWindow>,
     /// Which surface an `xdg_surface` belongs to; smithay keeps that to itself.
     pub(crate) xdg_surfaces: HashMap<ObjectId, WlSurface>,
     last_id: u64,

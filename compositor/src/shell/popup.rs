@@ -103,12 +103,14 @@ fn clamp_to_output(wanted: Rect, layout: &Layout) -> Rect {
     let room_h = area.h.saturating_sub(2 * POPUP_BORDER_PX).max(1);
     let (w, h) = (wanted.w.clamp(1, room_w), wanted.h.clamp(1, room_h));
     Rect {
-        x: wanted
-            .x
-            .clamp(POPUP_BORDER_PX, POPUP_BORDER_PX + room_w - w),
-        y: wanted
-            .y
-            .clamp(POPUP_BORDER_PX, POPUP_BORDER_PX + room_h - h),
+        x: wanted.x.clamp(
+            area.x + POPUP_BORDER_PX,
+            area.x + POPUP_BORDER_PX + room_w - w,
+        ),
+        y: wanted.y.clamp(
+            area.y + POPUP_BORDER_PX,
+            area.y + POPUP_BORDER_PX + room_h - h,
+        ),
         w,
         h,
     }
@@ -173,7 +175,11 @@ impl State {
             .parent_rect(&self.layout, parent)
             .unwrap_or_default();
         let target = Rectangle::<i32, Logical>::new(
-            (POPUP_BORDER_PX - origin.x, POPUP_BORDER_PX - origin.y).into(),
+            (
+                area.x + POPUP_BORDER_PX - origin.x,
+                area.y + POPUP_BORDER_PX - origin.y,
+            )
+                .into(),
             (
                 (area.w - 2 * POPUP_BORDER_PX).max(1),
                 (area.h - 2 * POPUP_BORDER_PX).max(1),

@@ -45,6 +45,8 @@ pub struct Window {
     pub fresh: bool,
     /// Subscribers were told that it is shown.
     pub announced: bool,
+    /// Its title or application name changed since subscribers were told.
+    pub retitled: bool,
     /// Border and title bar.
     pub art: FrameArt,
 }

@@ -40,7 +40,20 @@ use wayland_protocols::{
     },
 };
 
-pub use crate::told::Told;
+pub use crate::told::{Ignore, Told};
+use wayland_protocols_wlr::layer_shell::v1::client::{
+    zwlr_layer_shell_v1::{Layer, ZwlrLayerShellV1},
+    zwlr_layer_surface_v1::{Anchor, KeyboardInteractivity, ZwlrLayerSurfaceV1},
+};
+
+/// What a test's panel asks for.
+pub struct Panel {
+    pub layer: Layer,
+    pub anchor: Anchor,
+    pub size: (u32, u32),
+    pub zone: i32,
+    pub keyboard: KeyboardInteractivity,
+}
 
 pub struct Client {
     pub connection: Connection,
@@ -60,6 +73,8 @@ pub struct Client {
     pub activation:
         wayland_protocols::xdg::activation::v1::client::xdg_activation_v1::XdgActivationV1,
     pub globals: Vec<(String, u32)>,
+    /// Only the host's own programs have it.
+    pub layer_shell: Option<ZwlrLayerShellV1>,
 }
 
 pub struct Window {
@@ -107,6 +122,7 @@ impl Client {
             wm_base: list.bind(&qh, 1..=6, ()).ok()?,
             viewporter: list.bind(&qh, 1..=1, ()).ok()?,
             activation: list.bind(&qh, 1..=1, ()).ok()?,
+            layer_shell: list.bind(&qh, 1..=4, ()).ok(),
             seat,
             data_manager,
             primary_manager,
@@ -209,6 +225,37 @@ impl Client {
         self.show(&window.surface, w, h, argb);
         assert!(self.sync(), "{:?}", self.error());
         window
+    }
+
+    /// Binds a global as layer-shell that was never announced.
+    pub fn bind_layer_shell_by_number(&mut self, number: u32) {
+        let registry = self.connection.display().get_registry(&self.qh, Ignore);
+        let _: ZwlrLayerShellV1 = registry.bind(number, 4, &self.qh, ());
+    }
+
+    /// A panel of the host, up to its first configure.
+    pub fn bare_panel(&mut self, panel: &Panel) -> (WlSurface, ZwlrLayerSurfaceV1) {
+        let surface = self.surface();
+        let shell = self.layer_shell.clone().expect("a client of the host");
+        let name = "panel".to_owned();
+        let layer = shell.get_layer_surface(&surface, None, panel.layer, name, &self.qh, ());
+        layer.set_size(panel.size.0, panel.size.1);
+        layer.set_anchor(panel.anchor);
+        layer.set_exclusive_zone(panel.zone);
+        layer.set_keyboard_interactivity(panel.keyboard);
+        surface.commit();
+        let key = layer.id().protocol_id();
+        self.until("the panel's configure", |t| t.layers.contains_key(&key));
+        (surface, layer)
+    }
+
+    /// A panel on the desktop, at the size that it was told.
+    pub fn panel(&mut self, panel: &Panel, argb: u32) -> (WlSurface, ZwlrLayerSurfaceV1) {
+        let (surface, layer) = self.bare_panel(panel);
+        let (w, h) = self.told.layers[&layer.id().protocol_id()];
+        self.show(&surface, w as i32, h as i32, argb);
+        assert!(self.sync(), "{:?}", self.error());
+        (surface, layer)
     }
 
     pub fn popup(

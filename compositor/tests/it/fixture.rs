@@ -130,6 +130,7 @@ impl Desk {
         let options = Options {
             size: (800, 600),
             control: Some(dir.path().join("control")),
+            host_socket: Some(dir.path().join("host.wayland")),
             test_socket: Some(dir.path().join("test")),
             quota,
             ..Options::default()

@@ -9,6 +9,7 @@ mod control;
 mod drags;
 mod fuzz;
 mod globals;
+mod host;
 mod hostile;
 mod input;
 mod popups;

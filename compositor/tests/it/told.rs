@@ -47,6 +47,10 @@ use wayland_protocols::{
         xdg_wm_base::{self, XdgWmBase},
     },
 };
+use wayland_protocols_wlr::layer_shell::v1::client::{
+    zwlr_layer_shell_v1::ZwlrLayerShellV1,
+    zwlr_layer_surface_v1::{self, ZwlrLayerSurfaceV1},
+};
 
 #[derive(Default)]
 pub struct Told {
@@ -70,6 +74,8 @@ pub struct Told {
     pub token: Option<String>,
     pub enter_serial: u32,
     pub pointer: Option<wl_pointer::WlPointer>,
+    /// The sizes that panels were told.
+    pub layers: HashMap<u32, (u32, u32)>,
 }
 
 impl Told {
@@ -96,6 +102,21 @@ impl Dispatch<wl_registry::WlRegistry, GlobalListContents> for Told {
         _: &wl_registry::WlRegistry,
         _: wl_registry::Event,
         _: &GlobalListContents,
+        _: &Connection,
+        _: &QueueHandle<Self>,
+    ) {
+    }
+}
+
+/// The data of an object whose events say nothing new.
+pub struct Ignore;
+
+impl Dispatch<wl_registry::WlRegistry, Ignore> for Told {
+    fn event(
+        _: &mut Self,
+        _: &wl_registry::WlRegistry,
+        _: wl_registry::Event,
+        _: &Ignore,
         _: &Connection,
         _: &QueueHandle<Self>,
     ) {
@@ -171,6 +192,28 @@ impl Dispatch<XdgToplevel, ()> for Told {
             }
             xdg_toplevel::Event::Close => told.say("close"),
             _ => {}
+        }
+    }
+}
+
+impl Dispatch<ZwlrLayerSurfaceV1, ()> for Told {
+    fn event(
+        told: &mut Self,
+        layer: &ZwlrLayerSurfaceV1,
+        event: zwlr_layer_surface_v1::Event,
+        (): &(),
+        _: &Connection,
+        _: &QueueHandle<Self>,
+    ) {
+        if let zwlr_layer_surface_v1::Event::Configure {
+            serial,
+            width,
+            height,
+        } = event
+        {
+            layer.ack_configure(serial);
+            told.layers
+                .insert(layer.id().protocol_id(), (width, height));
         }
     }
 }
@@ -461,6 +504,7 @@ impl Dispatch<XdgActivationTokenV1, ()> for Told {
     }
 }
 
+delegate_noop!(Told: ZwlrLayerShellV1);
 delegate_noop!(Told: XdgActivationV1);
 delegate_noop!(Told: ignore WlShm);
 delegate_noop!(Told: ignore WlBuffer);

@@ -25,6 +25,8 @@ pub fn programs() -> &'static Path {
                 "bulkhead-agent",
                 "--package",
                 "bulkheadd",
+                "--package",
+                "bulkhead-icon",
             ])
             .args(["--bins", "--example", "vmm-without-vm"])
             .status()
@@ -41,6 +43,8 @@ pub struct Machine {
     folder: tempfile::TempDir,
     bus: Child,
     address: String,
+    /// Added to the environment of everything.
+    pub variables: Vec<(String, PathBuf)>,
     pub daemon: Option<Child>,
 }
 
@@ -73,6 +77,7 @@ impl Machine {
             folder,
             bus,
             address,
+            variables: Vec::new(),
             daemon: None,
         };
         machine.start_daemon(&[]);
@@ -91,6 +96,9 @@ impl Machine {
             .env("XDG_CONFIG_HOME", self.path("config"))
             .env("XDG_DATA_HOME", self.path("data"))
             .env("XDG_STATE_HOME", self.path("state"))
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .env_remove("BULKHEAD_POWER_DIR")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .env("TMPDIR", self.folder.path())
             .env("BULKHEAD_TEST_AGENT", programs().join("bulkhead-agent"))
             .env("BULKHEAD_TEST_VARIABLE", "inherited");

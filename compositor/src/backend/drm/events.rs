@@ -1,0 +1,229 @@
+//! What happens to the screen while the desktop runs: pictures are seen, outputs and devices come
+//! and go, the user goes to another terminal and comes back.
+
+use std::time::{Duration, Instant};
+
+use smithay::{
+    backend::{
+        drm::{DrmEvent, DrmEventMetadata, DrmEventTime},
+        session::Session,
+        udev::{UdevBackend, UdevEvent},
+    },
+    reexports::{
+        calloop::LoopHandle,
+        wayland_protocols::wp::presentation_time::server::wp_presentation_feedback::Kind,
+    },
+};
+
+use super::{
+    Drm, Ownership,
+    error::{ScreenError, event_loop},
+    gpu::Gpu,
+    monitor::{Monitor, describe},
+    seat::{SeatEvent, SeatEvents},
+};
+use crate::{
+    backend::{Backend, frame::Seen},
+    server::StartError,
+    state::{State, monotonic},
+};
+
+/// Hears of seat and devices from now on.
+pub(super) fn listen(
+    seat: SeatEvents,
+    udev: UdevBackend,
+    events: &LoopHandle<'static, State>,
+) -> Result<(), ScreenError> {
+    events
+        .insert_source(seat, |event, (), state| match event {
+            SeatEvent::Paused => state.leave_screen(),
+            SeatEvent::Resumed => state.return_to_screen(),
+            SeatEvent::Lost => state.fail(StartError::Screen(ScreenError::SeatLost)),
+        })
+        .map_err(event_loop)?;
+    events
+        .insert_source(udev, |event, (), state| state.device_changed(&event))
+        .map_err(event_loop)?;
+    Ok(())
+}
+
+impl Drm {
+    fn crtc_is_ours(&self, crtc: smithay::reexports::drm::control::crtc::Handle) -> bool {
+        self.monitor.as_ref().is_some_and(|m| m.crtc() == crtc)
+    }
+
+    /// The picture on its way has arrived, or never will. Answers whether there was one.
+    fn landed(&mut self) -> bool {
+        let timer = self.monitor.as_mut().and_then(|m| m.flight.take());
+        if let Some(timer) = timer {
+            self.events.remove(timer);
+        }
+        timer.is_some()
+    }
+
+    fn lose_gpu(&mut self) {
+        self.darken();
+        if let Some(gpu) = self.gpu.take() {
+            gpu.close(&self.events, &mut self.seat);
+        }
+    }
+}
+
+impl State {
+    fn drm(&mut self) -> Option<&mut Drm> {
+        match &mut self.backend {
+            Some(Backend::Drm(drm)) => Some(drm),
+            _ => None,
+        }
+    }
+
+    /// The device says that a picture is seen, or that something went wrong.
+    pub(super) fn screen_event(&mut self, event: DrmEvent, metadata: Option<DrmEventMetadata>) {
+        let crtc = match event {
+            DrmEvent::VBlank(crtc) => crtc,
+            DrmEvent::Error(error) => {
+                tracing::warn!(error = describe(&error), "graphics device");
+                return;
+            }
+        };
+        let Some(drm) = self.drm() else { return };
+        if !drm.crtc_is_ours(crtc) || !drm.landed() {
+            return;
+        }
+        // Devices without a clock of their own answer at once, with the number 0.
+        let sequence = metadata.map_or(0, |m| m.sequence);
+        let clocked = sequence != 0;
+        let at = match metadata.map(|m| m.time) {
+            Some(DrmEventTime::Monotonic(at)) if at > Duration::ZERO => at,
+            _ => monotonic(),
+        };
+        if clocked && let Some(earlier) = Instant::now().checked_sub(self.frame_time) {
+            // The screen's own clock sets the pace; ours would only run beside it.
+            self.last_frame = earlier;
+        }
+        self.picture_seen(Seen {
+            at,
+            sequence: if clocked {
+                u64::from(sequence)
+            } else {
+                self.pictures
+            },
+            kind: if clocked {
+                Kind::Vsync | Kind::HwClock | Kind::HwCompletion
+            } else {
+                Kind::HwCompletion
+            },
+        });
+    }
+
+    pub(super) fn flight_lost(&mut self) {
+        let Some(drm) = self.drm() else { return };
+        if let Some(monitor) = &mut drm.monitor {
+            // The timer that called is over.
+            monitor.flight = None;
+            if monitor.forget_what_is_shown().is_ok() {
+                tracing::warn!("the screen did not show a picture; drawing all of it again");
+            }
+        }
+        self.picture_lost();
+        self.dirty = true;
+    }
+
+    pub(super) fn try_again(&mut self) {
+        if let Some(drm) = self.drm() {
+            drm.refused = false;
+        }
+        self.dirty = true;
+    }
+
+    /// The user goes to another terminal: nothing is drawn until we have the devices again.
+    fn leave_screen(&mut self) {
+        let Some(drm) = self.drm() else { return };
+        tracing::info!("leaving the screen");
+        drm.ownership = Ownership::Away;
+        drm.input.suspend();
+        drm.landed();
+        if let Some(gpu) = &mut drm.gpu {
+            gpu.device.pause();
+        }
+        self.picture_lost();
+    }
+
+    fn return_to_screen(&mut self) {
+        let Some(drm) = self.drm() else { return };
+        if drm.ownership == Ownership::Ours {
+            return;
+        }
+        tracing::info!("back on the screen");
+        drm.ownership = Ownership::Ours;
+        if drm.input.resume().is_err() {
+            tracing::error!("the input devices did not come back");
+        }
+        if let Some(gpu) = &mut drm.gpu {
+            if let Err(error) = gpu.device.activate(false) {
+                tracing::error!(error = describe(&error), "graphics device");
+            }
+        } else if let Err(error) = drm.find_gpu() {
+            self.fail(StartError::Screen(error));
+            return;
+        }
+        let reset = drm.monitor.as_mut().map(Monitor::forget_what_is_shown);
+        if let Some(Err(error)) = reset {
+            tracing::warn!(error = describe(&error), "lighting the output anew");
+            drm.darken();
+        }
+        // What was plugged meanwhile.
+        self.replan();
+        self.dirty = true;
+    }
+
+    fn device_changed(&mut self, event: &UdevEvent) {
+        let Some(drm) = self.drm() else { return };
+        if drm.ownership == Ownership::Away {
+            // Looked at when we are back.
+            return;
+        }
+        let ours = drm.gpu.as_ref().map(Gpu::id);
+        match event {
+            UdevEvent::Added { path, .. } if ours.is_none() => {
+                tracing::info!(device = %path.display(), "a graphics device was added");
+                if let Err(error) = drm.find_gpu() {
+                    tracing::error!(%error, "it is not used");
+                }
+            }
+            UdevEvent::Changed { device_id } if ours == Some(*device_id) => {}
+            UdevEvent::Removed { device_id } if ours == Some(*device_id) => {
+                tracing::warn!("the graphics device is gone; the desktop goes on unseen");
+                drm.lose_gpu();
+                if let Err(error) = drm.find_gpu() {
+                    tracing::info!(%error, "no other one yet");
+                }
+            }
+            _ => return,
+        }
+        self.replan();
+    }
+
+    /// Lets the right output show the desktop.
+    fn replan(&mut self) {
+        let Some(drm) = self.drm() else { return };
+        if !drm.light() {
+            return;
+        }
+        let screen = drm.monitor.as_ref().map(|m| m.plan().screen());
+        self.picture_lost();
+        if let Some(screen) = screen {
+            self.screen_changed(screen);
+        }
+        self.dirty = true;
+    }
+
+    /// Goes to another terminal.
+    pub(crate) fn change_terminal(&mut self, number: i32) {
+        if let Some(drm) = self.drm()
+            && let Err(error) = drm.seat.change_vt(number)
+        {
+            tracing::warn!(%error, number, "no such terminal");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Keyboards, pointers, touch screens and pens.
+
+use smithay::{
+    backend::{
+        input::InputEvent,
+        libinput::{LibinputInputBackend, LibinputSessionInterface},
+        session::{Session, libseat::LibSeatSession},
+    },
+    input::keyboard::LedState,
+    reexports::{
+        calloop::LoopHandle,
+        input::{Device, DeviceCapability, Libinput},
+    },
+};
+
+use super::error::{ScreenError, event_loop};
+use crate::{backend::Backend, state::State};
+
+/// Opens the seat's input devices, now and whenever one is plugged in.
+pub(super) fn start(
+    seat: &LibSeatSession,
+    events: &LoopHandle<'static, State>,
+) -> Result<Libinput, ScreenError> {
+    let interface = LibinputSessionInterface::from(seat.clone());
+    let mut context = Libinput::new_with_udev(interface);
+    let name = seat.seat();
+    context
+        .udev_assign_seat(&name)
+        .map_err(|()| ScreenError::Input(name))?;
+    events
+        .insert_source(
+            LibinputInputBackend::new(context.clone()),
+            |event, (), state| match event {
+                InputEvent::DeviceAdded { device } => state.input_device_added(device),
+                InputEvent::DeviceRemoved { device } => state.input_device_removed(&device),
+                event => state.device_event(event),
+            },
+        )
+        .map_err(event_loop)?;
+    Ok(context)
+}
+
+impl State {
+    fn input_device_added(&mut self, mut device: Device) {
+        tracing::debug!(name = %device.name(), "input device");
+        // A tap on a touch pad is a click.
+        if device.config_tap_finger_count() > 0
+            && let Err(error) = device.config_tap_set_enabled(true)
+        {
+            tracing::debug!(?error, "a touch pad does not take taps");
+        }
+        if device.has_capability(DeviceCapability::Keyboard) {
+            if let Some(keyboard) = self.seat.get_keyboard() {
+                device.led_update(keyboard.led_state().into());
+            }
+            if let Some(Backend::Drm(drm)) = &mut self.backend {
+                drm.keyboards.push(device);
+            }
+        }
+    }
+
+    fn input_device_removed(&mut self, device: &Device) {
+        if let Some(Backend::Drm(drm)) = &mut self.backend {
+            drm.keyboards.retain(|keyboard| keyboard != device);
+        }
+    }
+
+    /// Caps lock and the like changed: the lights follow.
+    pub(crate) fn show_leds(&mut self, leds: LedState) {
+        if let Some(Backend::Drm(drm)) = &mut self.backend {
+            for keyboard in &mut drm.keyboards {
+                keyboard.led_update(leds.into());
+            }
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The desktop on a screen of our own: KMS with atomic commits, pictures in plain memory drawn with
+//! Pixman, keyboards and pointers from libinput, all of it through a seat, so that the compositor
+//! needs no rights of its own.
+//!
+//! One output shows the desktop. When it is unplugged another one does, and with none the desktop
+//! goes on unseen until one is plugged in again. A picture is drawn only when something changed,
+//! and the next one only after the screen shows it.
+//!
+//! Start reading at [`Drm::start`]; then [`monitor`] for the way of one picture, [`plan`] for the
+//! choice of the output, and [`events`] for what happens later.
+
+mod error;
+mod events;
+mod gpu;
+mod input;
+mod memory;
+mod monitor;
+mod plan;
+mod pointer;
+mod seat;
+
+use std::time::{Duration, Instant};
+
+pub use error::ScreenError;
+use gpu::Gpu;
+use monitor::{Monitor, Shown};
+use smithay::{
+    backend::{
+        renderer::pixman::PixmanRenderer,
+        session::{Session, libseat::LibSeatSession},
+        udev::{UdevBackend, all_gpus},
+    },
+    reexports::{
+        calloop::{
+            LoopHandle,
+            timer::{TimeoutAction, Timer},
+        },
+        input::{Device, Libinput},
+    },
+};
+
+use super::{Backend, Drawn, Screen, wish::OutputWish};
+use crate::{server::StartError, state::State};
+
+/// A device's driver may still be loading when the desktop starts.
+const WAIT_FOR_DEVICE: Duration = Duration::from_secs(3);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A screen that has not shown a picture for so long will not.
+const FLIGHT: Duration = Duration::from_secs(1);
+/// After the device refused a picture.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Is the screen ours?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ownership {
+    /// We draw.
+    Ours,
+    /// The user is at another terminal.
+    Away,
+}
+
+/// The screen, and everything that comes with it.
+pub struct Drm {
+    seat: LibSeatSession,
+    ownership: Ownership,
+    input: Libinput,
+    /// For the lights on them.
+    keyboards: Vec<Device>,
+    wishes: Vec<OutputWish>,
+    renderer: PixmanRenderer,
+    events: LoopHandle<'static, State>,
+    /// Dropped before the device that it is on.
+    monitor: Option<Monitor>,
+    gpu: Option<Gpu>,
+    /// The device refused a picture; until a timer ends none is tried.
+    refused: bool,
+}
+
+impl std::fmt::Debug for Drm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Drm")
+            .field("ownership", &self.ownership)
+            .field("output", &self.monitor.as_ref().map(|m| m.plan()))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Backend {
+    /// Takes the seat, the graphics device and the input devices. Answers the screen too, if
+    /// something is plugged in.
+    pub(crate) fn drm(
+        wishes: Vec<OutputWish>,
+        events: &LoopHandle<'static, State>,
+    ) -> Result<(Self, Option<Screen>), StartError> {
+        let drm = Drm::start(wishes, events)?;
+        let screen = drm.monitor.as_ref().map(|m| m.plan().screen());
+        Ok((Self::Drm(Box::new(drm)), screen))
+    }
+}
+
+impl Drm {
+    fn start(
+        wishes: Vec<OutputWish>,
+        events: &LoopHandle<'static, State>,
+    ) -> Result<Self, ScreenError> {
+        let renderer =
+            PixmanRenderer::new().map_err(|error| ScreenError::Renderer(error.to_string()))?;
+        let (seat, seat_events) = seat::take()?;
+        let ownership = if seat.is_active() {
+            Ownership::Ours
+        } else {
+            tracing::info!("the user is at another terminal; waiting");
+            Ownership::Away
+        };
+        let seat_name = seat.seat();
+        wait_for_device(&seat_name)?;
+        let udev = UdevBackend::new(&seat_name).map_err(ScreenError::Udev)?;
+        let input = input::start(&seat, events)?;
+        let mut drm = Self {
+            seat,
+            ownership,
+            input,
+            keyboards: Vec::new(),
+            wishes,
+            renderer,
+            events: events.clone(),
+            monitor: None,
+            gpu: None,
+            refused: false,
+        };
+        if ownership == Ownership::Ours {
+            drm.find_gpu()?;
+            drm.light();
+        }
+        events::listen(seat_events, udev, events)?;
+        Ok(drm)
+    }
+
+    /// Opens the first device that something is plugged into, else the first that can show
+    /// anything.
+    fn find_gpu(&mut self) -> Result<(), ScreenError> {
+        let seat_name = self.seat.seat();
+        let paths = all_gpus(&seat_name).map_err(ScreenError::Udev)?;
+        if paths.is_empty() {
+            return Err(no_device(seat_name));
+        }
+        let mut reasons = Vec::new();
+        let mut spare = None;
+        for path in paths {
+            let gpu = match Gpu::open(&mut self.seat, &path, &self.events) {
+                Ok(gpu) => gpu,
+                Err(reason) => {
+                    reasons.push(format!("{}: {reason}", path.display()));
+                    continue;
+                }
+            };
+            if plan::make(&gpu.device, &self.wishes, None).is_some() {
+                if let Some(spare) = spare.take() {
+                    Gpu::close(spare, &self.events, &mut self.seat);
+                }
+                self.gpu = Some(gpu);
+                return Ok(());
+            }
+            if spare.is_none() && plan::has_connectors(&gpu.device) {
+                spare = Some(gpu);
+            } else {
+                reasons.push(format!("{}: it has no outputs", path.display()));
+                gpu.close(&self.events, &mut self.seat);
+            }
+        }
+        self.gpu = spare;
+        if self.gpu.is_some() {
+            Ok(())
+        } else {
+            Err(ScreenError::NoUsableDevice(reasons.join("; ")))
+        }
+    }
+
+    /// Lights the output that is to show the desktop. Answers whether that is another one, or
+    /// another mode, than before.
+    fn light(&mut self) -> bool {
+        let Some(gpu) = &mut self.gpu else {
+            return self.darken();
+        };
+        let in_use = self.monitor.as_ref().map(Monitor::connector);
+        let Some(plan) = plan::make(&gpu.device, &self.wishes, in_use) else {
+            if self.monitor.is_some() {
+                tracing::warn!("no output is plugged in; the desktop goes on unseen");
+            } else {
+                tracing::info!("no output is plugged in yet");
+            }
+            return self.darken();
+        };
+        if self.monitor.as_ref().map(Monitor::plan) == Some(&plan) {
+            return false;
+        }
+        self.darken();
+        let Some(gpu) = &mut self.gpu else {
+            return true;
+        };
+        let (name, screen) = (plan.name.clone(), plan.screen());
+        match Monitor::new(&mut gpu.device, plan, &mut self.renderer) {
+            Ok(monitor) => {
+                tracing::info!(
+                    output = name,
+                    width = screen.pixels().w,
+                    height = screen.pixels().h,
+                    refresh_mhz = screen.refresh_mhz,
+                    scale = screen.scale,
+                    pointer_plane = monitor.has_pointer_plane(),
+                    "shows the desktop"
+                );
+                self.monitor = Some(monitor);
+            }
+            Err(error) => tracing::error!(output = name, error, "cannot be lit"),
+        }
+        true
+    }
+
+    fn darken(&mut self) -> bool {
+        let Some(mut monitor) = self.monitor.take() else {
+            return false;
+        };
+        if let Some(timer) = monitor.flight.take() {
+            self.events.remove(timer);
+        }
+        true
+    }
+
+    /// Can a picture be drawn now? With no output it can: clients go on, nothing is shown.
+    pub(super) fn ready(&self) -> bool {
+        let in_flight = self.monitor.as_ref().is_some_and(|m| m.flight.is_some());
+        self.ownership == Ownership::Ours && !in_flight && !self.refused
+    }
+
+    pub(super) fn draw(&mut self, state: &mut State) -> Drawn {
+        let Some(monitor) = &mut self.monitor else {
+            return Drawn::nothing();
+        };
+        match monitor.draw(state, &mut self.renderer) {
+            Shown::Same(states) => Drawn {
+                changed: false,
+                states: Some(states),
+                later: false,
+            },
+            Shown::Soon(states) => {
+                let timer = Timer::from_duration(FLIGHT);
+                let armed = self.events.insert_source(timer, |_, (), state| {
+                    state.flight_lost();
+                    TimeoutAction::Drop
+                });
+                match armed {
+                    Ok(timer) => monitor.flight = Some(timer),
+                    Err(error) => tracing::error!(%error, "no timer for a picture"),
+                }
+                Drawn {
+                    changed: true,
+                    states: Some(states),
+                    later: true,
+                }
+            }
+            Shown::NotDrawn => {
+                state.dirty = true;
+                Drawn::nothing()
+            }
+            Shown::Refused(error) => {
+                tracing::warn!(
+                    error,
+                    "the device refused a picture; one more try in a second"
+                );
+                state.dirty = true;
+                self.refused = true;
+                let timer = Timer::from_duration(RETRY);
+                let armed = self.events.insert_source(timer, |_, (), state| {
+                    state.try_again();
+                    TimeoutAction::Drop
+                });
+                self.refused = armed.is_ok();
+                Drawn::nothing()
+            }
+        }
+    }
+}
+
+fn no_device(seat: String) -> ScreenError {
+    ScreenError::NoDevice {
+        seat,
+        waited_s: WAIT_FOR_DEVICE.as_secs(),
+    }
+}
+
+fn wait_for_device(seat: &str) -> Result<(), ScreenError> {
+    let until = Instant::now() + WAIT_FOR_DEVICE;
+    while all_gpus(seat).map_err(ScreenError::Udev)?.is_empty() {
+        if Instant::now() >= until {
+            return Err(no_device(seat.into()));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
