@@ -25,7 +25,8 @@ use crate::{
 
 /// Where it is mounted.
 pub const DATA: &str = "/data";
-const LABEL: &str = "bulkhead-data";
+/// XFS has room for twelve letters.
+const LABEL: &str = "bulkhead";
 const BEGUN: u64 = 1 << 48;
 const COMPLETE: u64 = 1 << 49;
 const MIB: u64 = 1 << 20;
@@ -155,7 +156,7 @@ fn make(disk: &mut Disk, number: u32, first: u64, path: &Path) -> Result<(), Boo
         .arg(path);
     let output = run(&mut command).map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
-        return Err(failed(last_line(&output)));
+        return Err(failed(first_line(&output)));
     }
     File::open(path)
         .and_then(|file| file.sync_all())
@@ -179,33 +180,33 @@ fn content(path: &Path) -> Result<Option<String>, BootError> {
     command.args(["--probe", "--output", "export"]).arg(path);
     let output = run(&mut command).map_err(|error| failed(error.to_string()))?;
     match output.status.code() {
-        Some(0) => Ok(Some(described(&String::from_utf8_lossy(&output.stdout)))),
+        Some(0) => Ok(described(&String::from_utf8_lossy(&output.stdout))),
         // Documented: "2: no identifiable file system".
         Some(2) => Ok(None),
         // Several at once, which is also not nothing.
         Some(8) => Ok(Some("several file systems at once".to_owned())),
-        _ => Err(failed(last_line(&output))),
+        _ => Err(failed(first_line(&output))),
     }
 }
 
-fn described(blkid: &str) -> String {
+/// blkid also says what the partition table knows, of which nothing is on the partition itself.
+fn described(blkid: &str) -> Option<String> {
     let value = |key: &str| blkid.lines().find_map(|line| line.strip_prefix(key));
     let kind = value("TYPE=").map(|kind| format!("a file system ({kind})"));
-    let kind = kind.or_else(|| value("PTTYPE=").map(|_| "a partition table".to_owned()));
-    let kind = kind.unwrap_or_else(|| "something unknown".to_owned());
-    match value("LABEL=") {
+    let kind = kind.or_else(|| value("PTTYPE=").map(|_| "a partition table".to_owned()))?;
+    Some(match value("LABEL=") {
         Some(label) => format!("it holds {kind} called {}", label.escape_default()),
         None => format!("it holds {kind}"),
-    }
+    })
 }
 
 fn run(command: &mut Command) -> std::io::Result<Output> {
     command.stdin(Stdio::null()).env_clear().output()
 }
 
-fn last_line(output: &Output) -> String {
+fn first_line(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let line = text.lines().rfind(|line| !line.trim().is_empty());
+    let line = text.lines().find(|line| !line.trim().is_empty());
     match line {
         Some(line) => line.trim().to_owned(),
         None => output.status.to_string(),
@@ -258,10 +259,14 @@ mod tests {
     fn what_is_there_is_named() {
         let text = "DEVNAME=/dev/x\nLABEL=holi\x1bday\nTYPE=ext4\n";
         assert_eq!(
-            described(text),
-            "it holds a file system (ext4) called holi\\u{1b}day"
+            described(text).as_deref(),
+            Some("it holds a file system (ext4) called holi\\u{1b}day")
         );
-        assert_eq!(described("PTTYPE=dos\n"), "it holds a partition table");
-        assert_eq!(described(""), "it holds something unknown");
+        assert_eq!(
+            described("PTTYPE=dos\n").as_deref(),
+            Some("it holds a partition table")
+        );
+        let only_the_table = "DEVNAME=/dev/x\nPART_ENTRY_NAME=data\nPART_ENTRY_SCHEME=gpt\n";
+        assert_eq!(described(only_the_table), None);
     }
 }
