@@ -61,7 +61,8 @@ impl BuildArguments {
     }
 }
 
-fn firmware(text: &str) -> Result<Firmware, String> {
+/// The firmware of this name.
+pub fn firmware(text: &str) -> Result<Firmware, String> {
     [Firmware::Virtual, Firmware::Full]
         .into_iter()
         .find(|firmware| firmware.name() == text)
