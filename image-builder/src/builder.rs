@@ -96,6 +96,12 @@ impl Builder {
         })
     }
 
+    /// Where cargo puts our programs for the host.
+    #[must_use]
+    pub fn program_folder(&self) -> PathBuf {
+        self.options.profile.folder_in(self.layout.target())
+    }
+
     /// The names of all templates.
     pub fn template_names(&self) -> Result<Vec<String>, Error> {
         recipe::template_names(&self.layout.recipes().join("templates"))
