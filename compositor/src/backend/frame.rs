@@ -19,7 +19,10 @@ use smithay::{
     },
 };
 
-use crate::state::{State, monotonic};
+use crate::{
+    control::now_us,
+    state::{State, monotonic},
+};
 
 /// When a picture was seen.
 #[cfg(feature = "drm")]
@@ -89,7 +92,10 @@ impl State {
             }
         }
         for layer in self.shell.layers.iter_mut().filter(|l| l.mapped) {
-            layer.frames += u64::from(std::mem::take(&mut layer.fresh));
+            if std::mem::take(&mut layer.fresh) {
+                layer.frames += 1;
+                layer.shown_us = now_us();
+            }
         }
         for id in first_shown {
             self.announce_mapped(id);

@@ -40,6 +40,8 @@ pub struct LayerWindow {
     pub frames: u64,
     /// Something was committed since the last picture.
     pub fresh: bool,
+    /// When the last of its pictures was shown, CLOCK_MONOTONIC in microseconds; 0 before.
+    pub shown_us: u64,
 }
 
 impl LayerWindow {
@@ -142,6 +144,7 @@ impl State {
             commits: 0,
             frames: 0,
             fresh: false,
+            shown_us: 0,
         });
     }
 
