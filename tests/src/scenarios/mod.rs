@@ -31,6 +31,7 @@ pub fn all() -> Vec<Scenario> {
         bad_input::SCENARIO,
         performance::SCENARIO,
         image::menu::SCENARIO,
+        image::desktop::SCENARIO,
         image::host::SCENARIO,
         image::tampered::SCENARIO,
         image::power_cut::SCENARIO,

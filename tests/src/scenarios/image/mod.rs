@@ -1,6 +1,7 @@
 //! The bootable disk image: from power-on to the desktop, and what happens when something is wrong.
 
 pub(super) mod bad_disk;
+pub(super) mod desktop;
 pub(super) mod host;
 pub(super) mod menu;
 pub(super) mod power_cut;
