@@ -42,8 +42,9 @@ fn size(text: &str) -> Result<(u16, u16), String> {
 }
 
 fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("BULKHEAD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,smithay=warn"));
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BULKHEAD_LOG").unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new("info,smithay=warn,smithay::backend::drm=error")
+    });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -234,6 +234,7 @@ impl State {
     }
 
     /// The desktop has a new size.
+    #[cfg(any(feature = "drm", feature = "winit"))]
     pub(crate) fn screen_resized(&mut self, screen: Size) {
         let whole = Rect::new(0, 0, screen.w, screen.h);
         if self.shell.layers.is_empty() {
