@@ -220,7 +220,7 @@ impl State {
         if let Some(drm) = self.drm()
             && let Err(error) = drm.seat.change_vt(number)
         {
-            tracing::warn!(%error, number, "no such terminal");
+            tracing::warn!(%error, number, "cannot go to that terminal now");
         }
     }
 }
