@@ -197,6 +197,10 @@ impl State {
             self.output.leave(root);
         } else if !before && shows {
             self.output.enter(root);
+            if self.shell.exclusive_layer().is_some() {
+                // A guest's open menu would keep the pointer from it.
+                self.dismiss_grabs();
+            }
         }
         self.arrange_layers();
         if !told {
