@@ -1,7 +1,9 @@
 //! When pictures are drawn: at most 60 a second (or as many as the screen refreshes), and none when
 //! nothing changed. An idle desktop has no timer.
 
-use std::time::{Duration, Instant};
+#[cfg(feature = "drm")]
+use std::time::Duration;
+use std::time::Instant;
 
 use smithay::{
     backend::renderer::element::RenderElementStates,

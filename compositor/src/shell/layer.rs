@@ -200,6 +200,10 @@ impl State {
             self.output.leave(root);
         } else if !before && shows {
             self.output.enter(root);
+            if self.shell.exclusive_layer().is_some() {
+                // A guest's open menu would keep the pointer from it.
+                self.dismiss_grabs();
+            }
         }
         self.arrange_layers();
         if !told {
@@ -237,6 +241,7 @@ impl State {
     }
 
     /// The desktop has a new size.
+    #[cfg(any(feature = "drm", feature = "winit"))]
     pub(crate) fn screen_resized(&mut self, screen: Size) {
         let whole = Rect::new(0, 0, screen.w, screen.h);
         if self.shell.layers.is_empty() {
