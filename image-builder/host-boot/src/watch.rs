@@ -22,6 +22,7 @@ use crate::{
 pub const ARGUMENT: &str = "watch";
 /// `DM_VERITY_ENV_VAR_NAME` of `drivers/md/dm-verity-target.c`.
 const EVENT: &[u8] = b"DM_VERITY_ERR_BLOCK_NR=";
+const TITLE: &str = "Bulkhead was stopped";
 /// What the kernel says when /dev/kvm appears.
 const KVM_APPEARS: &[u8] = b"add@/devices/virtual/misc/kvm\0";
 /// Services and whatever they started.
@@ -151,10 +152,10 @@ fn report(block: &str) -> ! {
     std::thread::sleep(std::time::Duration::from_millis(300));
     show_text();
     rustix::fs::sync();
-    let error = BootError::RootDamaged {
+    let error = BootError::RootDamagedLater {
         reason: format!("{block} does not match its hash"),
     };
-    Consoles::open().stop(crate::boot::TITLE, &error.to_string())
+    Consoles::open().stop(TITLE, &error.to_string())
 }
 
 /// Leaves the graphics mode that the compositor's seat had set (console_ioctl(2)).
