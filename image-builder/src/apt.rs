@@ -92,12 +92,21 @@ impl Mirror {
             })
     }
 
-    /// The line for a sources.list of `suite`.
+    /// The line for a sources.list of `suite`: Debian's main archive.
     pub fn source_line(&self, suite: &str) -> Result<String, AptError> {
+        self.source_line_of(suite, &["main"])
+    }
+
+    /// The line for a sources.list of `suite` with these parts of the archive.
+    pub fn source_line_of(&self, suite: &str, components: &[&str]) -> Result<String, AptError> {
         if !Path::new(KEYRING).exists() {
             return Err(AptError::NoKeyring);
         }
-        Ok(format!("deb [signed-by={KEYRING}] {} {suite} main", self.0))
+        let components = components.join(" ");
+        Ok(format!(
+            "deb [signed-by={KEYRING}] {} {suite} {components}",
+            self.0
+        ))
     }
 }
 
@@ -231,6 +240,22 @@ impl Apt {
                     message: "apt downloaded no file".to_owned(),
                 })
             })
+    }
+
+    /// Unpacks a package's files into `folder`, which is made anew, whole or not at all.
+    pub fn unpack(&self, package: &str, folder: &Path) -> Result<(), Error> {
+        let parent = folder.parent().unwrap_or(&self.folder);
+        let work = tempfile::tempdir_in(parent).map_err(io("creating a folder in", parent))?;
+        let file = self.download(package, work.path())?;
+        let tree = work.path().join("tree");
+        run(
+            program("dpkg-deb", "dpkg")?.arg("-x").arg(&file).arg(&tree),
+            "unpacking a package",
+        )?;
+        if folder.exists() {
+            fs::remove_dir_all(folder).map_err(io("removing", folder))?;
+        }
+        fs::rename(&tree, folder).map_err(io("moving to", folder))
     }
 
     fn command(&self, name: &str) -> Result<Command, Error> {

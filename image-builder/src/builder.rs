@@ -19,7 +19,7 @@ use crate::{
     layout::Layout,
     programs::{Profile, Programs, strip},
     recipe::{self, GuestRecipe, HostRecipe, TemplateRecipe},
-    root::{self, RootSpec},
+    root::{self, Form, RootSpec},
     stamp::{Inputs, Stamp, hex},
 };
 
@@ -60,8 +60,8 @@ pub struct HostImages {
 
 /// Builds images. While it exists no other process builds into the same folder.
 pub struct Builder {
-    layout: Layout,
-    options: Options,
+    pub(crate) layout: Layout,
+    pub(crate) options: Options,
     _lock: fs::File,
 }
 
@@ -94,6 +94,12 @@ impl Builder {
             options,
             _lock: lock,
         })
+    }
+
+    /// Where cargo puts our programs for the host.
+    #[must_use]
+    pub fn program_folder(&self) -> PathBuf {
+        self.options.profile.folder_in(self.layout.target())
     }
 
     /// The names of all templates.
@@ -169,11 +175,16 @@ impl Builder {
             packages: recipe.packages.iter().map(String::as_str).collect(),
             exclude: &recipe.exclude,
             pick: &recipe.pick,
+            components: &[],
+            form: Form::Erofs,
+            applications: true,
         };
         let mut inputs = spec.inputs();
         inputs.text("description", &recipe.description);
         let stamp = Stamp::new(&self.layout.stamps(), &format!("template-{name}"), inputs);
-        if !self.options.refresh && stamp.is_current(&[&file, &description]) {
+        if !self.options.refresh
+            && stamp.is_current(&[&file, &description, &root::applications(&file)])
+        {
             return Ok(());
         }
         timed(
@@ -219,9 +230,9 @@ impl Builder {
             let mut files = Vec::new();
             for name in &recipe.templates {
                 self.template(name)?;
-                for part in ["root.erofs", "template.toml"] {
-                    let path = self.layout.templates().join(name).join(part);
-                    files.push((format!("{name}/{part}"), path));
+                let folder = self.layout.templates().join(name);
+                for part in root::files_below(&folder)? {
+                    files.push((format!("{name}/{}", part.display()), folder.join(part)));
                 }
             }
             disks.push(("templates", self.packed("templates", &files, &folder)?));
@@ -253,6 +264,9 @@ impl Builder {
             packages,
             exclude: &recipe.exclude,
             pick: &[],
+            components: &[],
+            form: Form::Erofs,
+            applications: false,
         };
         let stamp = Stamp::new(
             &self.layout.stamps(),
@@ -322,7 +336,7 @@ impl Builder {
         Ok(output)
     }
 
-    fn initramfs(
+    pub(crate) fn initramfs(
         &self,
         name: &str,
         kernel: &Kernel,
@@ -368,7 +382,7 @@ impl Builder {
         Ok(output)
     }
 
-    fn programs(&self) -> Result<Programs<'_>, Error> {
+    pub(crate) fn programs(&self) -> Result<Programs<'_>, Error> {
         Programs::open(
             &self.layout,
             self.options.profile,
@@ -376,7 +390,7 @@ impl Builder {
         )
     }
 
-    fn mirror(&self) -> Result<Mirror, Error> {
+    pub(crate) fn mirror(&self) -> Result<Mirror, Error> {
         match &self.options.mirror {
             Some(uri) => Ok(Mirror(uri.clone())),
             None => Ok(Mirror::of_this_machine()?),
@@ -412,7 +426,7 @@ impl<'a> TemplateRecord<'a> {
     }
 }
 
-fn measure(file: &Path) -> std::io::Result<(u64, String)> {
+pub(crate) fn measure(file: &Path) -> std::io::Result<(u64, String)> {
     let mut reader = fs::File::open(file)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0_u8; 1 << 20];
@@ -429,7 +443,7 @@ fn measure(file: &Path) -> std::io::Result<(u64, String)> {
 }
 
 /// Says what a step took, if it took long enough to be worth a line.
-fn timed<T>(name: &str, step: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+pub(crate) fn timed<T>(name: &str, step: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     let start = Instant::now();
     let result = step()?;
     let seconds = start.elapsed().as_secs_f64();

@@ -47,6 +47,8 @@ pub struct Kernel {
     pub version: String,
     /// The ELF file.
     pub vmlinux: PathBuf,
+    /// The compressed image that firmware starts.
+    pub boot_image: PathBuf,
     /// `lib/modules/VERSION`.
     pub modules: PathBuf,
 }
@@ -92,6 +94,8 @@ pub fn fetch(cache: &Path, mirror: &Mirror, suite: &str, refresh: bool) -> Resul
     let made = work.path().join("made");
     fs::create_dir(&made).map_err(io("creating", &made))?;
     extract_elf(&boot_image, &made.join("vmlinux"))?;
+    let kept = made.join("vmlinuz");
+    fs::rename(&boot_image, &kept).map_err(io("moving", &boot_image))?;
     let new_modules = made.join("modules");
     fs::create_dir(&new_modules).map_err(io("creating", &new_modules))?;
     let new_modules = new_modules.join(&version);
@@ -114,10 +118,12 @@ fn opened(folder: &Path) -> Result<Option<Kernel>, Error> {
     else {
         return Ok(None);
     };
-    let vmlinux = folder.join("vmlinux");
-    Ok(vmlinux.exists().then_some(Kernel {
+    let (vmlinux, boot_image) = (folder.join("vmlinux"), folder.join("vmlinuz"));
+    let whole = vmlinux.exists() && boot_image.exists();
+    Ok(whole.then_some(Kernel {
         version,
         vmlinux,
+        boot_image,
         modules,
     }))
 }

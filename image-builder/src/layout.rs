@@ -56,6 +56,18 @@ impl Layout {
         self.images().join("host")
     }
 
+    /// The parts of the desktop's disk image.
+    #[must_use]
+    pub fn desktop(&self) -> PathBuf {
+        self.images().join("desktop")
+    }
+
+    /// The finished disk image and what belongs to it: for people to take away.
+    #[must_use]
+    pub fn disk_image(&self) -> PathBuf {
+        self.target.join("image")
+    }
+
     /// Downloads and unpacked kernels; can be deleted at any time.
     #[must_use]
     pub fn cache(&self) -> PathBuf {

@@ -1,5 +1,5 @@
 //! Builds everything that boots: the guests' kernel and initramfs, the templates that
-//! application domains run from, and the test host that runs in QEMU.
+//! application domains run from, the test host that runs in QEMU, and the desktop's disk image.
 //!
 //! *Trusts*: Debian's archive (through apt's signature checks), this workspace's own programs, and
 //! the recipes beside this crate. *Must never*: need loop devices or mounts on the build machine,
@@ -10,12 +10,14 @@
 //! each: [`apt`] finds the mirror and fetches packages, [`kernel`] unpacks the kernel,
 //! [`modules`] works out what must be loaded in which order, [`cpio`] and [`initramfs`] write
 //! initramfs archives, [`root`] makes EROFS roots with mmdebstrap, [`programs`] builds our own
-//! binaries, and [`stamp`] remembers what is already up to date.
+//! binaries, [`stamp`] remembers what is already up to date, and [`desktop`] makes the bootable disk
+//! image out of all that.
 
 pub mod apt;
 pub mod builder;
 pub mod command;
 pub mod cpio;
+pub mod desktop;
 pub mod error;
 pub mod initramfs;
 pub mod kernel;

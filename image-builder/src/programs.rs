@@ -29,6 +29,12 @@ pub enum Profile {
 }
 
 impl Profile {
+    /// Where cargo puts programs of this profile.
+    #[must_use]
+    pub fn folder_in(self, target: &Path) -> PathBuf {
+        target.join(self.folder())
+    }
+
     fn folder(self) -> &'static str {
         match self {
             Self::Release => "release",

@@ -82,6 +82,122 @@ pub struct HostRecipe {
     pub programs: Vec<String>,
 }
 
+/// The host of the bootable disk image.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DesktopRecipe {
+    /// The Debian release.
+    pub suite: String,
+    /// Debian packages, without those they recommend.
+    pub packages: Vec<String>,
+    /// Single files of packages that are not installed themselves.
+    #[serde(default)]
+    pub pick: Vec<Pick>,
+    /// Paths below `/` that are left out, as patterns for dpkg.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// What is taken away from the finished root: paths as patterns for a shell.
+    pub remove: Vec<String>,
+    /// The programs that may keep a set-user-id or set-group-id bit; all others lose it.
+    pub setuid: Vec<String>,
+    /// Units that are started at boot, each with the target that wants it.
+    pub enable: Vec<Enabled>,
+    /// Units that nothing may start.
+    pub mask: Vec<String>,
+    /// Templates that it has for its domains.
+    pub templates: Vec<String>,
+    /// Our crates whose programs it has.
+    pub programs: Vec<String>,
+    /// Of the files that the programs' crates build, those that do not belong on a desktop.
+    #[serde(default)]
+    pub without_programs: Vec<String>,
+    /// Words for the kernel, before those that name the root.
+    pub command_line: String,
+    /// Size of each of the two slots for a root.
+    pub slot_mib: u64,
+    /// Size of the EFI system partition.
+    pub esp_mib: u64,
+    /// For virtual machines.
+    pub firmware_virtual: FirmwareRecipe,
+    /// For real machines.
+    pub firmware_full: FirmwareRecipe,
+}
+
+/// A unit and who wants it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Enabled {
+    /// The unit.
+    pub unit: String,
+    /// The target.
+    pub wanted_by: String,
+}
+
+/// What differs between virtual and real machines.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FirmwareRecipe {
+    /// More packages.
+    pub packages: Vec<String>,
+    /// Parts of Debian's archive that they come from, besides `main`.
+    pub components: Vec<String>,
+    /// Kernel modules that the initramfs loads; what they need is added.
+    pub boot_modules: Vec<String>,
+    /// Folders of the kernel's modules that the root has.
+    pub module_folders: Vec<String>,
+}
+
+/// Which firmware a disk image has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Firmware {
+    /// None: virtual machines need none.
+    #[default]
+    Virtual,
+    /// Processor microcode and what devices of real machines need.
+    Full,
+}
+
+impl Firmware {
+    /// As on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Virtual => "virtual",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl DesktopRecipe {
+    /// What this firmware needs.
+    #[must_use]
+    pub fn firmware(&self, firmware: Firmware) -> &FirmwareRecipe {
+        match firmware {
+            Firmware::Virtual => &self.firmware_virtual,
+            Firmware::Full => &self.firmware_full,
+        }
+    }
+
+    /// Checks what goes onto command lines and into scripts.
+    pub fn check(&self, file: &Path) -> Result<(), Error> {
+        for firmware in [&self.firmware_virtual, &self.firmware_full] {
+            check_packages(file, &firmware.packages)?;
+            check_packages(file, &firmware.components)?;
+            check_files(file, &absolute(&firmware.module_folders))?;
+        }
+        check_packages(file, &self.packages)?;
+        for pick in &self.pick {
+            check_files(file, &pick.files)?;
+        }
+        check_files(file, &self.remove)?;
+        check_files(file, &self.setuid)
+    }
+}
+
+fn absolute(paths: &[String]) -> Vec<String> {
+    paths.iter().map(|path| format!("/{path}")).collect()
+}
+
 /// Reads a recipe; errors name the file and the line.
 pub fn read<T: for<'de> Deserialize<'de>>(file: &Path) -> Result<T, Error> {
     let text = fs::read_to_string(file).map_err(io("reading", file))?;
@@ -222,7 +338,10 @@ mod tests {
         read::<GuestRecipe>(&recipes.join("guest.toml")).unwrap();
         let host: HostRecipe = read(&recipes.join("hosts/test.toml")).unwrap();
         check_packages(Path::new("hosts/test.toml"), &host.packages).unwrap();
-        for name in &host.templates {
+        let desktop_file = recipes.join("hosts/desktop.toml");
+        let desktop: DesktopRecipe = read(&desktop_file).unwrap();
+        desktop.check(&desktop_file).unwrap();
+        for name in host.templates.iter().chain(&desktop.templates) {
             template(&recipes.join("templates"), name).unwrap();
         }
     }

@@ -49,6 +49,15 @@ if [ -x "$root"/usr/bin/fc-cache ]; then
     find "$root"/var/cache/fontconfig -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 fi
 
+# A root that more is added to: an archive, which keeps owners.
+if [ "$BULKHEAD_ROOT_FORM" = tar ]; then
+    tar --create --file "$BULKHEAD_ROOT_OUTPUT" --directory "$root" --sort=name --format=gnu \
+        --mtime="@$SOURCE_DATE_EPOCH" --numeric-owner --exclude='./dev/*' --exclude='./proc/*' \
+        --exclude='./sys/*' --exclude='./run/*' --exclude='./tmp/*' --exclude='*/99mmdebstrap' .
+    chmod 0644 "$BULKHEAD_ROOT_OUTPUT"
+    exit
+fi
+
 # Without extended attributes: looking for them, mkfs.erofs 1.5 walks through /proc even so.
 # What is mounted, and mmdebstrap's own files (it still needs them), stay out; in a view of our own
 # /proc and /sys are not mounted, since in a user namespace they would belong to nobody.

@@ -20,6 +20,7 @@ pub mod config;
 pub mod control;
 pub mod devices;
 pub mod exit;
+mod fault;
 pub mod irq;
 pub mod memory;
 pub mod pci;

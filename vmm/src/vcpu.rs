@@ -11,6 +11,7 @@ use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use crate::bus::Bus;
 use crate::exit::{ExitReason, ExitSignal};
+use crate::memory::GuestMemory;
 
 const SYSTEM_EVENT_SHUTDOWN: u32 = 1;
 const SYSTEM_EVENT_RESET: u32 = 2;
@@ -136,7 +137,12 @@ pub struct Processors {
 
 impl Processors {
     /// Starts a thread for each processor. `setup` runs first on each thread.
-    pub fn start(vcpus: Vec<VcpuFd>, buses: Arc<Buses>, exit: &ExitSignal) -> io::Result<Self> {
+    pub fn start(
+        vcpus: Vec<VcpuFd>,
+        buses: Arc<Buses>,
+        memory: &GuestMemory,
+        exit: &ExitSignal,
+    ) -> io::Result<Self> {
         extern "C" fn wake(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
         register_signal_handler(SIGRTMIN(), wake).map_err(io::Error::from)?;
         let state = GateState {
@@ -156,12 +162,13 @@ impl Processors {
             let vcpu = Arc::new(Mutex::new(vcpu));
             let immediate_exit = ImmediateExit::new(&vcpu);
             let (buses, exit, gate) = (buses.clone(), exit.clone(), gate.clone());
+            let memory = memory.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("cpu{index}"))
                 .spawn(move || {
                     let alive = Alive(gate);
                     let mut vcpu = vcpu.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Some(reason) = run(index, &mut vcpu, &buses, &alive.0) {
+                    if let Some(reason) = run(index, &mut vcpu, &buses, &memory, &alive.0) {
                         exit.end(reason);
                     }
                 })?;
@@ -214,7 +221,13 @@ impl Drop for Processors {
 }
 
 /// Runs one processor until the gate closes or it cannot go on, for the reason returned.
-fn run(index: usize, vcpu: &mut VcpuFd, buses: &Buses, gate: &Gate) -> Option<ExitReason> {
+fn run(
+    index: usize,
+    vcpu: &mut VcpuFd,
+    buses: &Buses,
+    memory: &GuestMemory,
+    gate: &Gate,
+) -> Option<ExitReason> {
     let crashed = |why: String| Some(ExitReason::Crashed(format!("processor {index}: {why}")));
     loop {
         match vcpu.run() {
@@ -251,7 +264,10 @@ fn run(index: usize, vcpu: &mut VcpuFd, buses: &Buses, gate: &Gate) -> Option<Ex
                     }
                 }
                 libc::EFAULT => {
-                    return crashed("touched memory of the host window that is not mapped".into());
+                    let place = crate::fault::describe(vcpu, memory);
+                    return crashed(format!(
+                        "touched memory that has nothing behind it: {place}"
+                    ));
                 }
                 _ => {
                     return Some(ExitReason::HostError(format!(

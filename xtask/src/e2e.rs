@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use bulkhead_tests::e2e::runner;
+use bulkhead_image::recipe::Firmware;
+use bulkhead_tests::e2e::Place;
+use bulkhead_tests::e2e::runner::{self, Images};
 use bulkhead_tests::scenarios;
 
 use crate::TaskResult;
@@ -16,6 +18,9 @@ pub struct E2e {
     list: bool,
     /// Names, or patterns with `*`; every scenario if none is given
     patterns: Vec<String>,
+    /// Scenarios at their full size, which takes hours
+    #[arg(long)]
+    long: bool,
     #[command(flatten)]
     build: BuildArguments,
 }
@@ -29,7 +34,20 @@ impl E2e {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let images = self.build.builder()?.host(true, true)?;
+        let builder = self.build.builder()?;
+        let any = |place: fn(&Place) -> bool| chosen.iter().any(|s| place(&s.run));
+        let images = Images {
+            // The scenarios on this machine need the host's programs.
+            host: any(|place| matches!(place, Place::Host(_) | Place::Here(_)))
+                .then(|| builder.host(true, true))
+                .transpose()?,
+            disk: any(|place| matches!(place, Place::Disk(_)))
+                .then(|| builder.desktop(Firmware::Virtual))
+                .transpose()?,
+            programs: builder.program_folder(),
+            long: self.long,
+        };
+        drop(builder);
         let target = bulkhead_image::Layout::of_this_workspace()
             .target()
             .to_owned();

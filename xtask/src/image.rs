@@ -2,16 +2,21 @@
 
 use std::process::ExitCode;
 
-use bulkhead_image::{Builder, Layout, Options, programs::Profile, tools};
+use bulkhead_image::{
+    Builder, Layout, Options, desktop::DesktopImage, programs::Profile, recipe::Firmware, tools,
+};
 
 use crate::TaskResult;
 
 /// Build images under target/images; only what changed is made again
 #[derive(clap::Args)]
 pub struct Image {
-    /// What to build: `guest`, `host`, `bench` (the host that benchmarks need), or templates by
-    /// name; everything if nothing is named
+    /// What to build: `desktop` (the bootable disk), `guest`, `host`, `bench` (the host that
+    /// benchmarks need), or templates by name; everything if nothing is named
     names: Vec<String>,
+    /// Firmware of the disk: `virtual` has none, `full` starts on real machines
+    #[arg(long, value_name = "KIND", default_value = "virtual", value_parser = firmware)]
+    firmware: Firmware,
     /// List what can be built
     #[arg(long)]
     list: bool,
@@ -56,12 +61,24 @@ impl BuildArguments {
     }
 }
 
+/// The firmware of this name.
+pub fn firmware(text: &str) -> Result<Firmware, String> {
+    [Firmware::Virtual, Firmware::Full]
+        .into_iter()
+        .find(|firmware| firmware.name() == text)
+        .ok_or_else(|| format!("there is no firmware `{text}`; choose `virtual` or `full`"))
+}
+
+fn report(image: &DesktopImage) {
+    println!("the disk image: {}", image.disk.display());
+}
+
 impl Image {
     pub fn run(self) -> TaskResult {
         let builder = self.build.builder()?;
         let templates = builder.template_names()?;
         if self.list {
-            println!("guest\nhost\nbench");
+            println!("desktop\nguest\nhost\nbench");
             templates.iter().for_each(|name| println!("{name}"));
             return Ok(ExitCode::SUCCESS);
         }
@@ -70,9 +87,11 @@ impl Image {
                 builder.template(name)?;
             }
             builder.host(true, false)?;
+            report(&builder.desktop(self.firmware)?);
         }
         for name in &self.names {
             match name.as_str() {
+                "desktop" => report(&builder.desktop(self.firmware)?),
                 "guest" => {
                     builder.guest()?;
                 }

@@ -2,6 +2,7 @@
 //! done by the libraries they call.
 
 mod demo;
+mod desktop;
 mod e2e;
 mod host;
 mod image;
@@ -28,6 +29,7 @@ enum Task {
     E2e(e2e::E2e),
     Image(image::Image),
     Host(host::Host),
+    Desktop(desktop::Desktop),
 }
 
 /// What goes wrong in a task is shown to a person, and that is the end of it.
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Task::E2e(task) => task.run(),
         Task::Image(task) => task.run(),
         Task::Host(task) => task.run(),
+        Task::Desktop(task) => task.run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error}");

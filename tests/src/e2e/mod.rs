@@ -1,10 +1,13 @@
 //! End-to-end scenarios: what a scenario is, how scenarios are chosen by name, and how they run.
 //!
-//! A scenario drives a real host ([`crate::machine`]) in which real KVM guests run. It leaves its
-//! screenshots and logs under `target/e2e/NAME/`.
+//! A scenario drives a real host ([`crate::machine`]) in which real KVM guests run, the bootable
+//! disk image, or programs on this machine. It leaves its screenshots and logs under
+//! `target/e2e/NAME/`.
 
 pub mod context;
 pub mod desktop;
+pub mod disk;
+pub mod here;
 pub mod picture;
 pub mod runner;
 
@@ -33,6 +36,12 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+impl From<crate::machine::MachineError> for Failure {
+    fn from(error: crate::machine::MachineError) -> Failure {
+        Failure(error.to_string())
+    }
+}
+
 impl From<serde_json::Error> for Failure {
     fn from(error: serde_json::Error) -> Failure {
         Failure(format!("JSON: {error}"))
@@ -48,8 +57,19 @@ pub struct Scenario {
     pub name: &'static str,
     /// One line that says what it proves.
     pub about: &'static str,
-    /// What it does.
-    pub run: fn(&context::Context<'_>) -> Outcome,
+    /// Where it takes place, and what it does there.
+    pub run: Place,
+}
+
+/// Where a scenario takes place.
+#[derive(Clone, Copy)]
+pub enum Place {
+    /// In the test host, which the next scenario uses too.
+    Host(fn(&context::Context<'_>) -> Outcome),
+    /// On the bootable disk image, in machines of the scenario's own.
+    Disk(fn(&disk::DiskContext<'_>) -> Outcome),
+    /// On this machine, without emulation: what is measured in milliseconds.
+    Here(fn(&here::HereContext<'_>) -> Outcome),
 }
 
 /// Fails with a message when a condition does not hold.

@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bulkhead_image::builder::HostImages;
+use bulkhead_image::desktop::DesktopImage;
 
 use super::context::Context;
-use super::{Scenario, name_matches};
+use super::disk::DiskContext;
+use super::here::HereContext;
+use super::{Outcome, Place, Scenario, name_matches};
 use crate::machine::{BootOptions, Machine};
 
 /// What a run of scenarios came to.
@@ -46,9 +49,22 @@ pub fn select(all: Vec<Scenario>, patterns: &[String]) -> Result<Vec<Scenario>, 
         .collect())
 }
 
+/// What scenarios run on. Only what the chosen ones need is there.
+#[derive(Debug, Default)]
+pub struct Images {
+    /// The test host.
+    pub host: Option<HostImages>,
+    /// The bootable disk image.
+    pub disk: Option<DesktopImage>,
+    /// Our programs, built with optimisation.
+    pub programs: PathBuf,
+    /// Scenarios run at their full size.
+    pub long: bool,
+}
+
 /// Runs the scenarios in order. Domains are killed between scenarios; the host is booted anew only
 /// after a failure, so that one broken scenario does not colour the next.
-pub fn run(scenarios: &[Scenario], images: &HostImages, target: &Path) -> Result<Tally, String> {
+pub fn run(scenarios: &[Scenario], images: &Images, target: &Path) -> Result<Tally, String> {
     let mut tally = Tally::default();
     let mut machine: Option<Machine> = None;
     let mut queue: Vec<(&Scenario, Attempt)> = scenarios
@@ -60,33 +76,30 @@ pub fn run(scenarios: &[Scenario], images: &HostImages, target: &Path) -> Result
         let folder = target.join("e2e").join(scenario.name);
         fresh_folder(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let start = Instant::now();
-        if machine.is_none() {
-            machine = Some(boot(images)?);
-        }
-        let Some(running) = &machine else {
-            continue;
-        };
         eprintln!("scenario {}: {}", scenario.name, scenario.about);
-        let context = Context::new(running, &folder);
-        let outcome = (scenario.run)(&context);
-        keep_logs(&context);
+        let (outcome, consoles) = match scenario.run {
+            Place::Host(run) => in_host(run, &mut machine, images, &folder)?,
+            Place::Disk(run) => {
+                // One emulated machine at a time.
+                if let Some(machine) = machine.take() {
+                    machine.power_off().map_err(|e| e.to_string())?;
+                }
+                let image = images.disk.as_ref().ok_or("there is no disk image")?;
+                let outcome = run(&DiskContext::new(image, &folder, images.long));
+                (outcome, serial_logs(&folder))
+            }
+            Place::Here(run) => {
+                let outcome = run(&HereContext::new(&images.programs, &folder));
+                (outcome, String::new())
+            }
+        };
         let seconds = start.elapsed().as_secs_f32();
         match outcome {
             Ok(()) => {
                 eprintln!("scenario {} ... ok ({seconds:.1} s)", scenario.name);
                 tally.passed += 1;
-                match context.host_ok(&["sh", "-c", CLEAN]) {
-                    Ok(_) => {}
-                    // A host that cannot be cleaned is not used again.
-                    Err(failure) => {
-                        eprintln!("  the host is booted anew: {failure}");
-                        machine = None;
-                    }
-                }
             }
-            Err(_)
-                if attempt == Attempt::First && running.console_log().contains(EMULATOR_FAULT) =>
-            {
+            Err(_) if attempt == Attempt::First && consoles.contains(EMULATOR_FAULT) => {
                 eprintln!(
                     "scenario {} ... the emulated host's own kernel died of {EMULATOR_FAULT:?} \
                      after {seconds:.1} s; once more",
@@ -111,6 +124,43 @@ pub fn run(scenarios: &[Scenario], images: &HostImages, target: &Path) -> Result
         machine.power_off().map_err(|e| e.to_string())?;
     }
     Ok(tally)
+}
+
+/// Runs a scenario in the test host, booted if it is not. The second answer is the host's console.
+fn in_host(
+    run: fn(&Context<'_>) -> Outcome,
+    machine: &mut Option<Machine>,
+    images: &Images,
+    folder: &Path,
+) -> Result<(Outcome, String), String> {
+    if machine.is_none() {
+        let host = images.host.as_ref().ok_or("there is no test host")?;
+        *machine = Some(boot(host)?);
+    }
+    let Some(running) = machine.as_ref() else {
+        return Err("there is no test host".to_owned());
+    };
+    let context = Context::new(running, folder);
+    let outcome = run(&context);
+    keep_logs(&context);
+    let consoles = running.console_log();
+    // A host that cannot be cleaned is not used again.
+    if outcome.is_ok()
+        && let Err(failure) = context.host_ok(&["sh", "-c", CLEAN])
+    {
+        eprintln!("  the host is booted anew: {failure}");
+        *machine = None;
+    }
+    Ok((outcome, consoles))
+}
+
+/// What the machines of a scenario said on their serial lines, as far as it is kept.
+fn serial_logs(folder: &Path) -> String {
+    let machines = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    machines
+        .filter_map(|entry| std::fs::read(entry.path().join("serial.log")).ok())
+        .map(|log| String::from_utf8_lossy(&log).into_owned())
+        .collect()
 }
 
 /// What brings a host back to its first state: no domain, no program of a scenario.

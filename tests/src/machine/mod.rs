@@ -4,15 +4,19 @@
 //! [`Machine::boot`] starts one and [`Machine::exec`] runs a command in it as the desktop user;
 //! what commands write to `/out` lies in [`Machine::out`]. Dropping a machine ends it. On a
 //! processor with nested virtualization QEMU uses KVM, elsewhere it emulates a processor with SVM
-//! ([`accelerator`]).
+//! ([`accelerator`]). [`desktop`] boots the finished disk image instead, as a person would.
 //!
 //! *Trusts*: the images that `bulkhead-image` built. *Must never*: reach a network, or leave a
 //! QEMU process behind.
 
 pub mod accelerator;
 mod connection;
+pub mod desktop;
+pub mod disk_copy;
 mod exec;
+mod keyboard;
 mod qemu;
+pub mod qmp;
 
 use std::{
     fs,

@@ -38,10 +38,17 @@ pub(super) fn start(
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(errors);
+    die_with_parent(&mut command);
+    command
+        .spawn()
+        .map_err(|error| MachineError::NoQemu(error.to_string()))
+}
+
+/// A machine must not outlive whoever booted it, even if that is killed.
+pub(super) fn die_with_parent(command: &mut Command) {
     // SAFETY: between fork and exec only one plain system call.
     unsafe {
-        std::os::unix::process::CommandExt::pre_exec(&mut command, || {
-            // A machine must not outlive whoever booted it, even if that is killed.
+        std::os::unix::process::CommandExt::pre_exec(command, || {
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0 {
                 Ok(())
             } else {
@@ -49,9 +56,6 @@ pub(super) fn start(
             }
         });
     }
-    command
-        .spawn()
-        .map_err(|error| MachineError::NoQemu(error.to_string()))
 }
 
 fn arguments(options: &BootOptions, accelerator: Accelerator, places: &Places<'_>) -> Vec<String> {
@@ -113,7 +117,7 @@ fn arguments(options: &BootOptions, accelerator: Accelerator, places: &Places<'_
 }
 
 /// A comma ends a value in QEMU's options; two of them are one.
-fn escaped(path: &Path) -> String {
+pub(super) fn escaped(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
 

@@ -2,12 +2,12 @@
 
 use crate::check;
 use crate::e2e::context::Context;
-use crate::e2e::{Outcome, Scenario};
+use crate::e2e::{Outcome, Place, Scenario};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "path-bad-input",
     about: "missing kernel, truncated image, malformed file, unknown label, second start, full disk",
-    run,
+    run: Place::Host(run),
 };
 
 /// One bad input: how it is made, what is run, and the words its error must hold.

@@ -2,12 +2,12 @@
 
 use crate::check;
 use crate::e2e::context::Context;
-use crate::e2e::{Outcome, Scenario};
+use crate::e2e::{Outcome, Place, Scenario};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "path-boot",
     about: "a domain boots to its agent, runs programs with their output and status, and stops",
-    run,
+    run: Place::Host(run),
 };
 
 fn run(context: &Context<'_>) -> Outcome {

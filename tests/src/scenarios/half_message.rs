@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::check;
 use crate::e2e::context::Context;
 use crate::e2e::desktop::Desktop;
-use crate::e2e::{Outcome, Scenario};
+use crate::e2e::{Outcome, Place, Scenario};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "path-half-message",
     about: "the proxy survives clients that die in mid-message or say nonsense; others go on",
-    run,
+    run: Place::Host(run),
 };
 
 fn run(context: &Context<'_>) -> Outcome {

@@ -5,18 +5,18 @@ use std::time::Duration;
 use crate::check;
 use crate::e2e::context::Context;
 use crate::e2e::desktop::Desktop;
-use crate::e2e::{Outcome, Scenario};
+use crate::e2e::{Outcome, Place, Scenario};
 
 pub(super) const NATIVE: Scenario = Scenario {
     name: "path-hostile-gpu",
     about: "a guest that tries rutabaga's known faults hurts at most its own VM",
-    run: |context| run(context, "native"),
+    run: Place::Host(|context| run(context, "native")),
 };
 
 pub(super) const RUTABAGA: Scenario = Scenario {
     name: "path-hostile-rutabaga",
     about: "the same attacks on a domain whose display goes through rutabaga itself",
-    run: |context| run(context, "rutabaga"),
+    run: Place::Host(|context| run(context, "rutabaga")),
 };
 
 fn run(context: &Context<'_>, backend: &str) -> Outcome {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::check;
 use crate::e2e::context::Context;
 use crate::e2e::desktop::Desktop;
-use crate::e2e::{Outcome, Scenario};
+use crate::e2e::{Outcome, Place, Scenario};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "path-isolation",
     about: "two domains at once never share a selection, a socket, a file or memory",
-    run,
+    run: Place::Host(run),
 };
 
 fn run(context: &Context<'_>) -> Outcome {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::check;
 use crate::e2e::context::{Context, GREEN, RED};
 use crate::e2e::desktop::Desktop;
-use crate::e2e::{Outcome, Scenario};
+use crate::e2e::{Outcome, Place, Scenario};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "path-kill",
     about: "a killed guest's windows vanish, the other domain goes on, the killed one starts again",
-    run,
+    run: Place::Host(run),
 };
 
 fn run(context: &Context<'_>) -> Outcome {

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use crate::check;
 use crate::e2e::context::Context;
 use crate::e2e::desktop::Desktop;
-use crate::e2e::{Failure, Outcome, Scenario};
+use crate::e2e::{Failure, Outcome, Place, Scenario};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "path-performance",
     about: "boot beside microvm, the VMM's own memory, copies, execbuffers and CPU per frame",
-    run,
+    run: Place::Host(run),
 };
 
 /// Boots of each machine; the medians are compared.

@@ -6,12 +6,12 @@ use crate::check;
 use crate::e2e::context::Context;
 use crate::e2e::desktop::Desktop;
 use crate::e2e::picture::Picture;
-use crate::e2e::{Failure, Outcome, Scenario};
+use crate::e2e::{Failure, Outcome, Place, Scenario};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "path-pixels",
     about: "weston's clients, foot and a GTK app show the same pixels as directly on the host",
-    run,
+    run: Place::Host(run),
 };
 
 /// How a client's picture is compared.

@@ -8,12 +8,12 @@ use crate::check;
 use crate::e2e::context::{Context, GREEN, RED};
 use crate::e2e::desktop::{Desktop, KEY_LEFTMETA};
 use crate::e2e::picture::Area;
-use crate::e2e::{Outcome, Scenario};
+use crate::e2e::{Outcome, Place, Scenario};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "path-window",
     about: "an app window appears with its border, draws, resizes, takes keys and pointer, closes",
-    run,
+    run: Place::Host(run),
 };
 
 /// Evdev code of the right mouse button's sibling key used to close a window: Super+Q.

@@ -43,7 +43,7 @@ impl Vm {
     /// Starts the guest and returns why it ended.
     pub fn run(mut self, signals: &Signals) -> Result<ExitReason, VmError> {
         let vcpus = std::mem::take(&mut self.vcpus);
-        let mut processors = Processors::start(vcpus, self.buses.clone(), &self.exit)
+        let mut processors = Processors::start(vcpus, self.buses.clone(), &self.memory, &self.exit)
             .map_err(VmError::host("starting the processors' threads"))?;
         tracing::info!(
             domain = %self.name,
