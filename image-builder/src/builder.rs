@@ -7,20 +7,19 @@ use std::{
     time::Instant,
 };
 
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    SOURCE_DATE_EPOCH,
     apt::Mirror,
     error::{Error, io},
     initramfs::{self, Content},
     kernel::{self, Kernel},
     layout::Layout,
     programs::{Profile, Programs, strip},
-    recipe::{self, GuestRecipe, HostRecipe, TemplateRecipe},
+    recipe::{self, GuestRecipe, HostRecipe},
     root::{self, Form, RootSpec},
     stamp::{Inputs, Stamp, hex},
+    template,
 };
 
 /// What a user can choose.
@@ -169,18 +168,7 @@ impl Builder {
         let folder = self.layout.templates().join(name);
         let file = folder.join("root.erofs");
         let description = folder.join("template.toml");
-        let spec = RootSpec {
-            name,
-            suite: &recipe.suite,
-            packages: recipe.packages.iter().map(String::as_str).collect(),
-            exclude: &recipe.exclude,
-            pick: &recipe.pick,
-            components: &[],
-            form: Form::Erofs,
-            applications: true,
-        };
-        let mut inputs = spec.inputs();
-        inputs.text("description", &recipe.description);
+        let inputs = template::inputs(name, &recipe);
         let stamp = Stamp::new(&self.layout.stamps(), &format!("template-{name}"), inputs);
         if !self.options.refresh
             && stamp.is_current(&[&file, &description, &root::applications(&file)])
@@ -190,13 +178,7 @@ impl Builder {
         timed(
             &format!("template {name} ({} packages)", recipe.packages.len()),
             || {
-                root::build(&spec, &self.mirror()?, &file)?;
-                let record = TemplateRecord::new(name, &recipe, &file)?;
-                let text = toml::to_string(&record).map_err(|error| Error::Recipe {
-                    file: description.clone(),
-                    message: error.to_string(),
-                })?;
-                fs::write(&description, text).map_err(io("writing", &description))?;
+                template::make(name, &recipe, &self.mirror()?, &folder)?;
                 stamp.record()
             },
         )
@@ -395,34 +377,6 @@ impl Builder {
             Some(uri) => Ok(Mirror(uri.clone())),
             None => Ok(Mirror::of_this_machine()?),
         }
-    }
-}
-
-/// What a finished template says about itself.
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct TemplateRecord<'a> {
-    name: &'a str,
-    description: &'a str,
-    suite: &'a str,
-    packages: &'a [String],
-    source_date_epoch: u64,
-    size_bytes: u64,
-    sha256: String,
-}
-
-impl<'a> TemplateRecord<'a> {
-    fn new(name: &'a str, recipe: &'a TemplateRecipe, file: &Path) -> Result<Self, Error> {
-        let (size_bytes, sha256) = measure(file).map_err(io("reading", file))?;
-        Ok(Self {
-            name,
-            description: &recipe.description,
-            suite: &recipe.suite,
-            packages: &recipe.packages,
-            source_date_epoch: SOURCE_DATE_EPOCH,
-            size_bytes,
-            sha256,
-        })
     }
 }
 

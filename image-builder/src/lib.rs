@@ -27,6 +27,7 @@ pub mod programs;
 pub mod recipe;
 pub mod root;
 pub mod stamp;
+pub mod template;
 pub mod tools;
 
 pub use builder::{Builder, Options};

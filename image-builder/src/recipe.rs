@@ -19,6 +19,9 @@ pub struct TemplateRecipe {
     pub suite: String,
     /// Debian packages, without those they recommend.
     pub packages: Vec<String>,
+    /// Its applications may be launched in a new disposable domain.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disposable: bool,
     /// Paths below `/` that are left out, as patterns for dpkg.
     #[serde(default)]
     pub exclude: Vec<String>,
@@ -245,13 +248,52 @@ pub fn template(folder: &Path, name: &str) -> Result<(PathBuf, TemplateRecipe), 
         });
     }
     let file = folder.join(format!("{name}.toml"));
-    let recipe: TemplateRecipe = read(&file)?;
-    check_packages(&file, &recipe.packages)?;
-    for pick in &recipe.pick {
-        check_packages(&file, std::slice::from_ref(&pick.package))?;
-        check_files(&file, &pick.files)?;
-    }
+    let recipe = template_file(&file)?;
     Ok((file, recipe))
+}
+
+/// No recipe is longer.
+const MAX_RECIPE_BYTES: u64 = 1024 * 1024;
+
+/// The recipe of a template in a file of anyone's.
+pub fn template_file(file: &Path) -> Result<TemplateRecipe, Error> {
+    let wrong = |message: String| Error::Recipe {
+        file: file.to_path_buf(),
+        message,
+    };
+    let length = fs::metadata(file).map_err(io("reading", file))?.len();
+    if length > MAX_RECIPE_BYTES {
+        return Err(wrong("it is too long for a recipe".to_owned()));
+    }
+    let recipe: TemplateRecipe = read(file)?;
+    check_suite(&recipe.suite).map_err(wrong)?;
+    if recipe.packages.is_empty() {
+        return Err(wrong(
+            "packages is empty; name at least one, like \"foot\"".to_owned(),
+        ));
+    }
+    check_packages(file, &recipe.packages)?;
+    for pick in &recipe.pick {
+        check_packages(file, std::slice::from_ref(&pick.package))?;
+        check_files(file, &pick.files)?;
+    }
+    Ok(recipe)
+}
+
+/// A release's name goes onto a command line.
+fn check_suite(suite: &str) -> Result<(), String> {
+    let valid = suite.starts_with(|c: char| c.is_ascii_lowercase())
+        && suite
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    if valid {
+        Ok(())
+    } else {
+        let shown: String = suite.chars().take(40).collect();
+        Err(format!(
+            "`{shown}` is not the name of a Debian release; use one like trixie"
+        ))
+    }
 }
 
 /// Package names go onto a command line as one comma-separated word: nothing else may be in them.

@@ -134,7 +134,7 @@ pub fn armed(theme: &Theme, status: button::Status) -> button::Style {
 
 /// Text of at most so many characters, in one line; what is cut is shown to be.
 ///
-/// It ends with a space that does not break: the renderer redraws what lies within a text's bounds,
+/// It ends with a narrow space that does not break: the renderer redraws what lies within a text's bounds,
 /// and the last glyph may reach beyond them by a part of a pixel, which would stay behind.
 pub fn shorten(text: &str, most: usize) -> String {
     let mut short = if text.chars().count() <= most {
@@ -145,7 +145,7 @@ pub fn shorten(text: &str, most: usize) -> String {
         short.push('…');
         short
     };
-    short.push('\u{a0}');
+    short.push('\u{202f}');
     short
 }
 
@@ -155,9 +155,9 @@ mod tests {
 
     #[test]
     fn what_is_cut_is_shown_to_be() {
-        assert_eq!(shorten("Grüße", 5), "Grüße\u{a0}");
-        assert_eq!(shorten("Grüße an alle", 7), "Grüße…\u{a0}");
-        assert_eq!(shorten("", 0), "\u{a0}");
+        assert_eq!(shorten("Grüße", 5), "Grüße\u{202f}");
+        assert_eq!(shorten("Grüße an alle", 7), "Grüße…\u{202f}");
+        assert_eq!(shorten("", 0), "\u{202f}");
     }
 
     /// Contrast as WCAG 2 defines it.

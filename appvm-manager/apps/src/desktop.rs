@@ -271,8 +271,14 @@ fn unescape(value: &str) -> String {
     text
 }
 
-/// The name of an icon, which names one file of the template and nothing else. A path has none.
+/// The name of an icon, which names one file of the template and nothing else. Of an absolute path
+/// the last part is the name under which the image builder keeps it; other paths have none.
 pub fn icon_name(untrusted_name: &str) -> Option<String> {
+    let untrusted_name = match untrusted_name.strip_prefix('/') {
+        Some(path) if path.split('/').all(|part| part != "..") => path.rsplit('/').next()?,
+        Some(_) => return None,
+        None => untrusted_name,
+    };
     let name = [".png", ".svg", ".xpm"]
         .iter()
         .find_map(|ending| untrusted_name.strip_suffix(ending))

@@ -42,12 +42,6 @@ pub struct TemplateFile {
     /// Debian packages.
     #[serde(default)]
     pub packages: Vec<String>,
-    /// Systemd units or programs that run in each domain.
-    #[serde(default)]
-    pub services: Vec<String>,
-    /// Users beside the one that every domain has.
-    #[serde(default)]
-    pub users: Vec<String>,
     /// The time stamp of every file in the root.
     #[serde(default)]
     pub source_date_epoch: u64,

@@ -21,33 +21,60 @@ pub enum Rank {
     Letters,
 }
 
-/// An application's texts, ready to be searched.
+/// A word that was typed, in lower case.
+#[derive(Debug, Clone)]
+pub struct Word {
+    text: String,
+    /// With a space before it: so it stands where a word begins.
+    begins: String,
+}
+
+impl Word {
+    /// The words of what was typed.
+    pub fn all(query: &str) -> Vec<Word> {
+        query
+            .split_whitespace()
+            .map(str::to_lowercase)
+            .map(|text| Word {
+                begins: format!(" {text}"),
+                text,
+            })
+            .collect()
+    }
+}
+
+/// An application's texts, ready to be searched: each once as it is, in lower case, and once as
+/// words with a space before each.
 #[derive(Debug, Clone)]
 pub struct Searchable {
     name: String,
+    name_words: String,
     domain: String,
-    others: Vec<String>,
+    others: String,
+    others_words: String,
 }
 
 impl Searchable {
-    /// In lower case, once.
+    /// Prepared once, so that a key press only compares.
     pub fn new(app: &Application) -> Self {
-        let mut others: Vec<String> = app
-            .keywords
-            .iter()
-            .map(|word| word.to_lowercase())
-            .collect();
-        others.push(app.generic_name.to_lowercase());
+        let name = app.name.to_lowercase();
+        // A line each, so that nothing is found across two of them.
+        let others = [&[app.generic_name.clone()], app.keywords.as_slice()]
+            .concat()
+            .join("\n")
+            .to_lowercase();
         Searchable {
-            name: app.name.to_lowercase(),
+            name_words: words(&name),
+            others_words: words(&others),
+            name,
             domain: app.domain.to_lowercase(),
             others,
         }
     }
 
-    /// How well all of these words (in lower case) are found: the worst counts first, then all
-    /// together. Nothing where one is not found.
-    pub fn rank(&self, words: &[String]) -> Option<(Rank, u32)> {
+    /// How well all of these words are found: the worst counts first, then all together. Nothing
+    /// where one is not found.
+    pub fn rank(&self, words: &[Word]) -> Option<(Rank, u32)> {
         let mut worst = Rank::NameBegins;
         let mut sum = 0;
         for word in words {
@@ -58,42 +85,48 @@ impl Searchable {
         Some((worst, sum))
     }
 
-    fn rank_word(&self, word: &str) -> Option<Rank> {
-        if self.name.starts_with(word) {
+    fn rank_word(&self, word: &Word) -> Option<Rank> {
+        let Word { text, begins } = word;
+        if self.name.starts_with(text) {
             return Some(Rank::NameBegins);
         }
-        let in_name = self.name.contains(word);
-        if in_name && begins_word(&self.name, word) {
+        if self.name_words.contains(begins) {
             return Some(Rank::NameWordBegins);
         }
-        if self.domain.starts_with(word) {
+        if self.domain.starts_with(text) {
             return Some(Rank::DomainBegins);
         }
-        let in_others = self.others.iter().any(|other| other.contains(word));
-        if in_others && self.others.iter().any(|other| begins_word(other, word)) {
+        if self.others_words.contains(begins) {
             return Some(Rank::WordBegins);
         }
-        if in_name {
+        if self.name.contains(text) {
             return Some(Rank::InName);
         }
-        if in_others || self.domain.contains(word) {
+        if self.others.contains(text) || self.domain.contains(text) {
             return Some(Rank::Within);
         }
-        has_letters(&self.name, word).then_some(Rank::Letters)
+        has_letters(&self.name, text).then_some(Rank::Letters)
     }
 }
 
-fn begins_word(text: &str, word: &str) -> bool {
-    text.split(|c: char| !c.is_alphanumeric())
-        .any(|part| part.starts_with(word))
+/// The words of a text, a space before each.
+fn words(text: &str) -> String {
+    let mut words = String::with_capacity(text.len() + 1);
+    for word in text.split(|c: char| !c.is_alphanumeric()) {
+        if !word.is_empty() {
+            words.push(' ');
+            words.push_str(word);
+        }
+    }
+    words
 }
 
-/// Whether the letters stand in the text in this order, the first one at its beginning: otherwise
-/// everything is found by nearly anything.
+/// Whether the letters stand in the text in this order, at least three and the first one at its
+/// beginning: otherwise everything is found by nearly anything.
 fn has_letters(text: &str, letters: &str) -> bool {
     let mut rest = text.chars();
     let mut letters = letters.chars();
-    if letters.clone().count() < 2 || rest.next() != letters.next() {
+    if letters.clone().count() < 3 || rest.next() != letters.next() {
         return false;
     }
     letters.all(|letter| rest.any(|c| c == letter))
@@ -111,8 +144,9 @@ mod tests {
             domain: "work".into(),
             ..Application::default()
         };
-        let words: Vec<String> = query.split(' ').map(str::to_lowercase).collect();
-        Searchable::new(&app).rank(&words).map(|(rank, _)| rank)
+        Searchable::new(&app)
+            .rank(&Word::all(query))
+            .map(|(rank, _)| rank)
     }
 
     #[test]
@@ -128,6 +162,8 @@ mod tests {
         assert_eq!(rank("work pad"), Some(Rank::DomainBegins));
         assert_eq!(rank("zzz"), None);
         assert_eq!(rank("pad zzz"), None);
-        assert_eq!(rank("ml"), None);
+        assert_eq!(rank("sm"), None);
+        assert_eq!(rank("mpl"), Some(Rank::InName));
+        assert_eq!(rank("mse"), None);
     }
 }

@@ -180,7 +180,10 @@ impl Menu {
                 self.icons.insert(name, Some(handle));
             }
             Event::Menu { .. } if self.open.is_some() => return self.close(),
-            Event::Menu { .. } => return self.show(),
+            Event::Menu { time_us } => {
+                tracing::debug!(asked_for_us = now_us().saturating_sub(time_us), "open");
+                return self.show();
+            }
             Event::Failed(text) => return self.show_notice(text),
             Event::Elapsed => return self.close_notice(),
             Event::Domains(_) | Event::Windows(_) | Event::Focus(_) | Event::Minute => {}
@@ -310,6 +313,13 @@ impl Menu {
             None => Task::none(),
         }
     }
+}
+
+/// Microseconds of CLOCK_MONOTONIC.
+fn now_us() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    part(time.tv_sec) * 1_000_000 + part(time.tv_nsec) / 1000
 }
 
 /// Only so that the macro's conversion is seen to be there.

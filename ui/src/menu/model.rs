@@ -1,7 +1,7 @@
 //! The menu without a window: what was typed, what is found, what is chosen, what is to be seen.
 
 use crate::bus::{Application, Label};
-use crate::menu::matching::{Rank, Searchable};
+use crate::menu::matching::{Rank, Searchable, Word};
 
 /// What is typed is cut after this many characters.
 const MAX_QUERY: usize = 64;
@@ -138,11 +138,7 @@ impl Model {
     /// Finds and groups: the domain with the best application first, and in each the best first;
     /// what is equal goes by name, so that the same text always gives the same list.
     fn search(&mut self) {
-        let words: Vec<String> = self
-            .query
-            .split_whitespace()
-            .map(str::to_lowercase)
-            .collect();
+        let words = Word::all(&self.query);
         let mut found: Vec<((Rank, u32), usize)> = self
             .apps
             .iter()

@@ -96,13 +96,13 @@ impl Menu {
                     .color(theme::DIM)
             ]
         } else {
-            let shown = format!("{}\u{a0}", tail(query, 48));
+            let shown = format!("{}\u{202f}", tail(query, 48));
             row![
                 text(shown).size(theme::LARGE).wrapping(Wrapping::None),
                 caret
             ]
         };
-        container(content.spacing(3).align_y(Vertical::Center))
+        container(content.align_y(Vertical::Center))
             .padding([0, 18])
             .height(Length::Fixed(FIELD))
             .width(Length::Fill)

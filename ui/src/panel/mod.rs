@@ -125,7 +125,11 @@ impl Panel {
                 self.model.set_focus(focus);
             }
             Event::Failed(text) => self.model.notice = Some(text),
-            Event::Minute => self.clock = clock::now(),
+            Event::Minute => {
+                self.clock = clock::now();
+                // Whoever is there has read it.
+                self.model.notice = None;
+            }
             Event::Applications(_) | Event::Icon(..) | Event::Menu { .. } | Event::Elapsed => {}
         }
     }

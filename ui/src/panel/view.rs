@@ -67,7 +67,7 @@ impl Panel {
         let content = row![
             flat(text("Applications").size(13), false, Action::Menu),
             self.focus(),
-            container(self.window_list()).width(Length::Fill).clip(true),
+            container(self.windows()).width(Length::Fill).clip(true),
             right,
         ]
         .spacing(12)
@@ -91,16 +91,9 @@ impl Panel {
         .into()
     }
 
-    /// Who has the keyboard: the manager's words in bold, the guest's after them.
+    /// Who has the keyboard: the manager's words, never hidden by anything else.
     fn focus(&self) -> Element<'_, Message> {
         let model = &self.model;
-        if let Some(notice) = &model.notice {
-            return text(shorten(notice, 70))
-                .size(13)
-                .color(theme::WARNING)
-                .wrapping(Wrapping::None)
-                .into();
-        }
         let Some(window) = &model.focus else {
             let words = if model.manager {
                 "No window has the keyboard"
@@ -119,18 +112,33 @@ impl Panel {
         ]
         .spacing(7)
         .align_y(Vertical::Center);
-        row![
-            container(name).padding([3, 9]).style(|_| container::Style {
+        container(name)
+            .padding([3, 9])
+            .style(|_| container::Style {
                 border: iced::Border {
                     color: theme::LINE,
                     width: 1.0,
                     radius: 5.0.into(),
                 },
                 ..theme::filled(theme::RAISED)
-            }),
-            text(shorten(&window.title, 40))
+            })
+            .into()
+    }
+
+    /// The focused window's title and the list of windows; or what was not done.
+    fn windows(&self) -> Element<'_, Message> {
+        let model = &self.model;
+        if let Some(notice) = &model.notice {
+            return text(shorten(notice, 110))
                 .size(13)
-                .wrapping(Wrapping::None),
+                .color(theme::WARNING)
+                .wrapping(Wrapping::None)
+                .into();
+        }
+        let title = model.focus.as_ref().map_or("", |focus| &focus.title);
+        row![
+            text(shorten(title, 40)).size(13).wrapping(Wrapping::None),
+            self.window_list(),
         ]
         .spacing(10)
         .align_y(Vertical::Center)

@@ -93,7 +93,9 @@ fn names_cannot_mislead() {
 #[test]
 fn no_icon_is_a_path() {
     for bad in [
-        "/etc/passwd",
+        "/",
+        "/usr/share/../../x.png",
+        "/usr/share/",
         "../../../etc/passwd",
         "..",
         ".hidden",
@@ -115,6 +117,7 @@ fn no_icon_is_a_path() {
         );
     }
     assert_eq!(icon_name("foot").unwrap(), "foot");
+    assert_eq!(icon_name("/usr/share/pixmaps/x.png").unwrap(), "x");
     assert_eq!(icon_name("org.x.App-1_2+3.png").unwrap(), "org.x.App-1_2+3");
 }
 
