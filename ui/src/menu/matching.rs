@@ -59,10 +59,13 @@ impl Searchable {
     pub fn new(app: &Application) -> Self {
         let name = app.name.to_lowercase();
         // A line each, so that nothing is found across two of them.
-        let others = [&[app.generic_name.clone()], app.keywords.as_slice()]
-            .concat()
-            .join("\n")
-            .to_lowercase();
+        let others = [
+            std::slice::from_ref(&app.generic_name),
+            app.keywords.as_slice(),
+        ]
+        .concat()
+        .join("\n")
+        .to_lowercase();
         Searchable {
             name_words: words(&name),
             others_words: words(&others),
