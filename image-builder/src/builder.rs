@@ -289,7 +289,7 @@ impl Builder {
         folder: &Path,
     ) -> Result<PathBuf, Error> {
         let output = folder.join(format!("{name}.erofs"));
-        let mut inputs = Inputs::new("pack", 2);
+        let mut inputs = Inputs::new("pack", 3);
         for (place, source) in files {
             inputs.text("place", place).file(source)?;
         }
@@ -329,7 +329,7 @@ impl Builder {
     ) -> Result<PathBuf, Error> {
         let output = folder.join("initramfs.cpio");
         let vmlinux = folder.join("vmlinux");
-        let mut inputs = Inputs::new("initramfs", 1);
+        let mut inputs = Inputs::new("initramfs", 2);
         inputs
             .text("kernel", &kernel.version)
             .text("modules", &modules.join(","));

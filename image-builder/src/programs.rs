@@ -156,6 +156,24 @@ impl<'a> Programs<'a> {
         Ok(wanted.iter().map(|(_, bin)| folder.join(bin)).collect())
     }
 
+    /// Panic messages name source files. Where those lie on this machine must not get into the
+    /// programs: the same sources in another folder give the same bytes.
+    fn place_names(&self) -> Vec<String> {
+        let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(
+            || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo"),
+            PathBuf::from,
+        );
+        // The last one that fits counts: the target folder may lie in the workspace.
+        [
+            (cargo_home.as_path(), "/cargo"),
+            (self.layout.workspace(), "/bulkhead"),
+            (self.layout.target(), "/bulkhead/target"),
+        ]
+        .iter()
+        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+        .collect()
+    }
+
     fn cargo_build(&self, packages: &[&String], bins: &[&str], target: &str) -> Result<(), Error> {
         let mut command = cargo("BULKHEAD_CARGO")?;
         command
@@ -174,10 +192,13 @@ impl<'a> Programs<'a> {
         for bin in bins {
             command.arg("--bin").arg(bin);
         }
+        let mut flags = self.place_names();
         if !target.is_empty() {
             command.args(["--target", target]);
-            command.env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
+            flags.push("-Ctarget-feature=+crt-static".to_owned());
         }
+        // The form that allows spaces in paths.
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
         // cargo's own messages are the best description of what is wrong: they go through.
         let status = command
             .stdin(Stdio::null())
@@ -207,11 +228,12 @@ fn existing(paths: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Copies a program without its debugging information, which would only fill a guest's memory.
+/// Copies a program without its symbols and debugging information, which would only fill a guest's
+/// memory, and without the linker's identifier, a hash of them that differs from folder to folder.
 pub fn strip(from: &Path, to: &Path) -> Result<(), Error> {
     run(
         program("strip", "binutils")?
-            .arg("--strip-debug")
+            .args(["--strip-all", "--remove-section=.note.gnu.build-id"])
             .arg("-o")
             .arg(to)
             .arg(from),

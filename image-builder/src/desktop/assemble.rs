@@ -40,7 +40,7 @@ impl Desktop<'_> {
         let output = self.folder.join("root.erofs");
         let status = self.folder.join("dpkg-status");
         let added = self.added()?;
-        let mut inputs = Inputs::new("assemble", 1);
+        let mut inputs = Inputs::new("assemble", 2);
         inputs.text("script", SCRIPT).file(base)?;
         for file in &added {
             inputs
