@@ -34,6 +34,12 @@ struct Arguments {
     test_socket: Option<PathBuf>,
 }
 
+/// What is logged unless `BULKHEAD_LOG` says otherwise. smithay complains where all is well: that it
+/// is not the device's master (the seat is), and at the end that it could not put back the picture
+/// of the kernel's console (the kernel does).
+const LOG: &str =
+    "info,smithay=warn,smithay::backend::drm=error,smithay::backend::drm::device::atomic=off";
+
 fn size(text: &str) -> Result<(u16, u16), String> {
     let wrong = || format!("'{text}' is not a size; write it as WIDTHxHEIGHT, like 1280x800");
     let (w, h) = text.split_once('x').ok_or_else(wrong)?;
@@ -43,7 +49,7 @@ fn size(text: &str) -> Result<(u16, u16), String> {
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("BULKHEAD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,smithay=warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOG));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

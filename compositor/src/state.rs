@@ -82,6 +82,7 @@ impl State {
     }
 
     /// Ends the event loop with an error.
+    #[cfg(feature = "drm")]
     pub(crate) fn fail(&mut self, error: StartError) {
         tracing::error!(%error, "the desktop cannot go on");
         self.failure.get_or_insert(error);

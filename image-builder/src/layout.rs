@@ -20,6 +20,15 @@ impl Layout {
         Self { workspace, target }
     }
 
+    /// The same sources with another target folder.
+    #[must_use]
+    pub fn with_target(&self, target: &Path) -> Self {
+        Self {
+            workspace: self.workspace.clone(),
+            target: target.to_path_buf(),
+        }
+    }
+
     /// The root of the source tree.
     #[must_use]
     pub fn workspace(&self) -> &Path {

@@ -1,7 +1,9 @@
 //! When pictures are drawn: at most 60 a second (or as many as the screen refreshes), and none when
 //! nothing changed. An idle desktop has no timer.
 
-use std::time::{Duration, Instant};
+#[cfg(feature = "drm")]
+use std::time::Duration;
+use std::time::Instant;
 
 use smithay::{
     backend::renderer::element::RenderElementStates,
@@ -19,7 +21,10 @@ use smithay::{
     },
 };
 
-use crate::state::{State, monotonic};
+use crate::{
+    control::now_us,
+    state::{State, monotonic},
+};
 
 /// When a picture was seen.
 #[cfg(feature = "drm")]
@@ -89,7 +94,10 @@ impl State {
             }
         }
         for layer in self.shell.layers.iter_mut().filter(|l| l.mapped) {
-            layer.frames += u64::from(std::mem::take(&mut layer.fresh));
+            if std::mem::take(&mut layer.fresh) {
+                layer.frames += 1;
+                layer.shown_us = now_us();
+            }
         }
         for id in first_shown {
             self.announce_mapped(id);

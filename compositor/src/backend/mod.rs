@@ -125,6 +125,7 @@ impl Backend {
 
 impl State {
     /// The desktop is shown on another screen, or the screen has another mode.
+    #[cfg(any(feature = "drm", feature = "winit"))]
     pub(crate) fn screen_changed(&mut self, screen: Screen) {
         self.scale = screen.scale;
         self.frame_time = screen.frame_time();

@@ -14,7 +14,7 @@ const TITLE_PAUSE: Duration = Duration::from_millis(250);
 const TITLES_AT_ONCE: usize = 64;
 
 /// CLOCK_MONOTONIC in microseconds.
-fn time_us() -> u64 {
+pub(crate) fn time_us() -> u64 {
     u64::try_from(monotonic().as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -120,6 +120,7 @@ impl State {
                     "focused": focus.as_ref() == Some(layer.surface.wl_surface()),
                     "commits": layer.commits,
                     "frames": layer.frames,
+                    "shown_us": layer.shown_us,
                 })
             })
             .collect();

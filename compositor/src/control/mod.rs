@@ -2,6 +2,7 @@
 //! object a packet, descriptors with SCM_RIGHTS on the same packet, one answer packet each.
 
 mod events;
+pub(crate) use events::time_us as now_us;
 mod manager;
 pub(crate) mod packets;
 mod test_interface;

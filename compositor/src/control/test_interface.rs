@@ -103,7 +103,11 @@ impl State {
             } => {
                 self.pointer_axis(horizontal, vertical, time);
             }
-            Request::Key { code, pressed } => self.key(code, pressed, time),
+            Request::Key { code, pressed } => {
+                let time_us = super::now_us();
+                self.key(code, pressed, time);
+                return Answer::Now(json!({ "ok": true, "time_us": time_us }));
+            }
             Request::Type { text } => {
                 if let Some(strange) = text.chars().find(|c| key_for(*c).is_none()) {
                     return Answer::Now(error(format!(

@@ -2,7 +2,6 @@
 
 use smithay::{
     delegate_seat,
-    input::keyboard::LedState,
     input::{Seat, SeatHandler, SeatState, pointer::CursorImageStatus},
     reexports::wayland_server::{Resource, protocol::wl_surface::WlSurface},
 };
@@ -24,7 +23,7 @@ impl SeatHandler for State {
     }
 
     #[cfg(feature = "drm")]
-    fn led_state_changed(&mut self, _: &Seat<Self>, leds: LedState) {
+    fn led_state_changed(&mut self, _: &Seat<Self>, leds: smithay::input::keyboard::LedState) {
         self.show_leds(leds);
     }
 

@@ -41,13 +41,17 @@ impl XdgShellHandler for State {
     }
 
     /// A popup may hold keyboard and pointer only when the user just clicked, typed or tapped in
-    /// its own client, and only above the popup that holds them already.
+    /// its own client, only above the popup that holds them already, and not while one of the
+    /// host's programs insists on the keyboard.
     fn grab(&mut self, popup: PopupSurface, _: WlSeat, serial: Serial) {
         let surface = popup.wl_surface();
         let Some(id) = self.shell.popup_of(surface).map(|p| (p.id, p.root)) else {
             return;
         };
-        if !self.serials.pressed_by(surface, serial) || self.layout.focused() != Some(id.1) {
+        let allowed = self.serials.pressed_by(surface, serial)
+            && self.layout.focused() == Some(id.1)
+            && self.shell.exclusive_layer().is_none();
+        if !allowed {
             popup.send_popup_done();
             self.popup_gone(surface);
             return;

@@ -71,6 +71,7 @@ impl State {
     }
 
     /// The fingers meant something else, for example the palm of a hand.
+    #[cfg(any(feature = "drm", feature = "winit"))]
     pub(crate) fn touch_cancel(&mut self) {
         if let Some(touch) = self.seat.get_touch() {
             touch.cancel(self);

@@ -348,6 +348,7 @@ impl Layout {
     }
 
     /// The screen has a new size; [`Self::set_area`] follows.
+    #[cfg(any(feature = "drm", feature = "winit"))]
     pub(crate) fn set_screen(&mut self, screen: Size) {
         self.screen = Size::new(screen.w.max(1), screen.h.max(1));
     }

@@ -1,5 +1,6 @@
 //! The pointer's picture: our own arrow, or a client's surface cut to 64×64.
 
+use super::enlarge;
 use smithay::{
     backend::{allocator::Fourcc, renderer::element::memory::MemoryRenderBuffer},
     utils::Transform,
@@ -28,13 +29,19 @@ const ARROW: [&str; 16] = [
 ];
 
 /// Our own pointer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct CursorArt {
-    pub(crate) arrow: MemoryRenderBuffer,
+    arrow: Option<(i32, MemoryRenderBuffer)>,
 }
 
-impl Default for CursorArt {
-    fn default() -> Self {
+impl CursorArt {
+    /// The arrow for pictures of this many pixels to one of the desktop.
+    pub(crate) fn arrow(&mut self, scale: i32) -> MemoryRenderBuffer {
+        if let Some((drawn_for, arrow)) = &self.arrow
+            && *drawn_for == scale
+        {
+            return arrow.clone();
+        }
         let width = ARROW[0].len();
         let pixels: Vec<u8> = ARROW
             .iter()
@@ -50,13 +57,14 @@ impl Default for CursorArt {
             i32::try_from(ARROW.len()).unwrap_or(1),
         );
         let arrow = MemoryRenderBuffer::from_slice(
-            &pixels,
+            &enlarge(&pixels, width, scale),
             Fourcc::Argb8888,
-            size,
-            1,
+            (size.0 * scale, size.1 * scale),
+            scale,
             Transform::Normal,
             None,
         );
-        Self { arrow }
+        self.arrow = Some((scale, arrow.clone()));
+        arrow
     }
 }

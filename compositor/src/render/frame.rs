@@ -17,6 +17,7 @@ use smithay::{
 };
 
 use super::{
+    enlarge,
     label::{self, Label},
     scene::{Canvas, SceneElement},
 };
@@ -33,7 +34,7 @@ pub struct FrameArt {
     top: SolidColorBuffer,
     bottom: SolidColorBuffer,
     ground: SolidColorBuffer,
-    bar: Option<(Label, MemoryRenderBuffer)>,
+    bar: Option<(Label, i32, MemoryRenderBuffer)>,
 }
 
 impl FrameArt {
@@ -78,19 +79,24 @@ impl FrameArt {
         R: Renderer + ImportAll + ImportMem,
         R::TextureId: Clone + Send + 'static,
     {
-        if self.bar.as_ref().is_none_or(|(drawn, _)| *drawn != label) {
-            let canvas = label::draw(&label);
+        let scale = canvas.scale;
+        let same = |(drawn, drawn_for, _): &(Label, i32, _)| *drawn == label && *drawn_for == scale;
+        if !self.bar.as_ref().is_some_and(same) {
+            let width = label.width.max(1);
+            let pixels = label::draw(&label).pixels;
             let buffer = MemoryRenderBuffer::from_slice(
-                &canvas.pixels,
+                &enlarge(&pixels, usize::try_from(width).unwrap_or(1), scale),
                 Fourcc::Xrgb8888,
-                (label.width.max(1), TITLE_PX),
-                1,
+                (width * scale, TITLE_PX * scale),
+                scale,
                 Transform::Normal,
                 None,
             );
-            self.bar = Some((label, buffer));
+            self.bar = Some((label, scale, buffer));
         }
-        let Some((_, buffer)) = &self.bar else { return };
+        let Some((.., buffer)) = &self.bar else {
+            return;
+        };
         let at = canvas.point(Point::new(client.x, client.y.saturating_sub(TITLE_PX)));
         let element = MemoryRenderBufferRenderElement::from_buffer(
             canvas.renderer,

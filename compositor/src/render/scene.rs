@@ -317,10 +317,11 @@ where
         }
         CursorImageStatus::Named(_) => {
             let place = canvas.point(at).to_f64();
+            let arrow = state.cursor_art.arrow(canvas.scale);
             let element = MemoryRenderBufferRenderElement::from_buffer(
                 canvas.renderer,
                 place,
-                &state.cursor_art.arrow,
+                &arrow,
                 None,
                 None,
                 None,

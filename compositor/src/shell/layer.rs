@@ -40,6 +40,8 @@ pub struct LayerWindow {
     pub frames: u64,
     /// Something was committed since the last picture.
     pub fresh: bool,
+    /// When the last of its pictures was shown, CLOCK_MONOTONIC in microseconds; 0 before.
+    pub shown_us: u64,
 }
 
 impl LayerWindow {
@@ -142,6 +144,7 @@ impl State {
             commits: 0,
             frames: 0,
             fresh: false,
+            shown_us: 0,
         });
     }
 
@@ -197,6 +200,10 @@ impl State {
             self.output.leave(root);
         } else if !before && shows {
             self.output.enter(root);
+            if self.shell.exclusive_layer().is_some() {
+                // A guest's open menu would keep the pointer from it.
+                self.dismiss_grabs();
+            }
         }
         self.arrange_layers();
         if !told {
@@ -234,6 +241,7 @@ impl State {
     }
 
     /// The desktop has a new size.
+    #[cfg(any(feature = "drm", feature = "winit"))]
     pub(crate) fn screen_resized(&mut self, screen: Size) {
         let whole = Rect::new(0, 0, screen.w, screen.h);
         if self.shell.layers.is_empty() {

@@ -12,6 +12,44 @@ const TITLE: i32 = 24;
 const BLUE: u32 = 0xff00_00ff;
 
 #[test]
+fn a_screen_with_small_pixels_shows_everything_larger() {
+    let desk = Desk::with_scale(2);
+    desk.add_domain("work", "red", "#cc0000");
+    let mut client = Client::connect(&desk, "work");
+    assert_eq!(client.told.outputs, [(1600, 1200)]);
+    assert!(client.told.has("output scale 2"));
+    let window = client.bare_window();
+    // Twice the pixels, for a window of 100x50.
+    window.surface.set_buffer_scale(2);
+    client.show(&window.surface, 200, 100, 0xff00_00ff);
+    assert!(client.sync(), "{:?}", client.error());
+    let seen = desk.window_of("work").unwrap();
+    assert_eq!((seen.w, seen.h), (100, 50));
+    desk.pointer(700, 500);
+    let picture = desk.picture();
+    assert_eq!((picture.width, picture.height), (1600, 1200));
+    let (left, right, bottom) = (seen.x * 2, (seen.x + seen.w) * 2, (seen.y + seen.h) * 2);
+    let inside = [(left, seen.y * 2), (right - 1, bottom - 1)];
+    for (x, y) in inside {
+        assert_eq!(picture.at(x, y), [0, 0, 255]);
+    }
+    // Four pixels of border are eight.
+    for (x, y) in [
+        (left - 1, bottom - 1),
+        (left - 8, bottom),
+        (right, bottom + 7),
+        (right + 7, bottom),
+    ] {
+        assert_eq!(picture.at(x, y), RED, "{x},{y}");
+    }
+    assert_ne!(picture.at(left - 9, bottom), RED);
+    assert_ne!(picture.at(right + 8, bottom), RED);
+    // The arrow is 22 pixels wide and sharp: black, white, or what is below it.
+    assert_eq!(picture.at(1400, 1000), [0, 0, 0]);
+    assert_eq!(picture.count([255, 255, 255]) % 4, 0);
+}
+
+#[test]
 fn every_window_has_its_domains_border() {
     let desk = Desk::two();
     let mut work = Client::connect(&desk, "work");

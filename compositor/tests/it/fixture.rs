@@ -126,14 +126,28 @@ impl Desk {
     }
 
     pub fn with_quota(quota: Quota) -> Self {
+        Self::with(Options {
+            quota,
+            ..Options::default()
+        })
+    }
+
+    /// A desk of 800x600 whose pictures have this many pixels to one of the desk.
+    pub fn with_scale(scale: i32) -> Self {
+        Self::with(Options {
+            scale,
+            ..Options::default()
+        })
+    }
+
+    fn with(options: Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = Options {
             size: (800, 600),
             control: Some(dir.path().join("control")),
             host_socket: Some(dir.path().join("host.wayland")),
             test_socket: Some(dir.path().join("test")),
-            quota,
-            ..Options::default()
+            ..options
         };
         let (send, receive) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {

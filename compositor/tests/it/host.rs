@@ -144,6 +144,33 @@ fn a_menu_takes_the_keyboard_and_gives_it_back() {
 }
 
 #[test]
+fn no_guests_menu_keeps_the_pointer_from_the_hosts() {
+    let desk = Desk::two();
+    let mut work = Client::connect(&desk, "work");
+    let window = work.window(200, 100, BLUE);
+    let seen = desk.window_of("work").unwrap();
+    desk.click(seen.x + 5, seen.y + 5);
+    work.until("the press", |t| t.has("press 0x110"));
+    let popup = work.popup(&window.xdg, (10, 10), (50, 50));
+    popup.2.grab(&work.seat, work.told.serial);
+    popup.0.commit();
+    let key = wayland_client::Proxy::id(&popup.1).protocol_id();
+    work.until("the popup's configure", |t| t.configured.contains_key(&key));
+    work.show(&popup.0, 50, 50, BLUE);
+    assert!(work.sync());
+    assert_eq!(desk.popup().unwrap().all["focused"], true);
+    let mut host = Client::connect(&desk, "host");
+    host.panel(&menu(), PINK);
+    work.until("the popup is dismissed", |t| t.popups_done == 1);
+    // And it cannot take the pointer back with the press that it remembers.
+    let again = work.popup(&window.xdg, (10, 10), (50, 50));
+    again.2.grab(&work.seat, work.told.serial);
+    work.until("the second one is dismissed", |t| t.popups_done == 2);
+    desk.click(400, 300);
+    host.until("the click", |t| t.has("press 0x110"));
+}
+
+#[test]
 fn a_panel_gets_the_pointer_and_the_keyboard_only_on_demand() {
     let desk = Desk::two();
     let mut work = Client::connect(&desk, "work");

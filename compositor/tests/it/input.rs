@@ -198,6 +198,17 @@ fn touch_and_scrolling_reach_the_client() {
 }
 
 #[test]
+fn without_a_screen_of_our_own_there_are_no_terminals_to_go_to() {
+    let desk = Desk::two();
+    let mut client = Client::connect(&desk, "work");
+    client.window(200, 100, BLUE);
+    for code in [29, 56, 60] {
+        desk.key(code, true);
+    }
+    client.until("Ctrl+Alt+F2", |t| t.has("key 60 down"));
+}
+
+#[test]
 fn strange_input_is_borne() {
     let desk = Desk::two();
     let mut client = Client::connect(&desk, "work");

@@ -249,8 +249,10 @@ impl Dispatch<wl_output::WlOutput, ()> for Told {
         _: &Connection,
         _: &QueueHandle<Self>,
     ) {
-        if let wl_output::Event::Mode { width, height, .. } = event {
-            told.outputs.push((width, height));
+        match event {
+            wl_output::Event::Mode { width, height, .. } => told.outputs.push((width, height)),
+            wl_output::Event::Scale { factor } => told.say(format!("output scale {factor}")),
+            _ => {}
         }
     }
 }

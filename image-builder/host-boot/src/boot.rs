@@ -36,6 +36,7 @@ pub fn run() -> Result<Infallible, BootError> {
     let parameters = VerityParameters::from_command_line(&line)?;
     let mut disk = disks::find(parameters.root_partition())?;
     note(&format!("the system is on {}", disk.name));
+    data::check_size(&disk)?;
     // Before the first block is read: no event may be missed.
     let events = watch::socket().map_err(step("listening to the kernel"))?;
     let root = verified_root(&disk, &parameters)?;
@@ -52,9 +53,12 @@ pub fn run() -> Result<Infallible, BootError> {
     })();
     // Whatever failed may have failed because a block was wrong, and then that is the news.
     match result {
-        Err(error) if root.is_corrupted().unwrap_or(false) => Err(BootError::RootDamaged {
-            reason: format!("a block does not match its hash ({error})"),
-        }),
+        Err(error) if root.is_corrupted().unwrap_or(false) => {
+            note(&error.to_string().replace('\n', " "));
+            Err(BootError::RootDamaged {
+                reason: "a block does not match its hash".to_owned(),
+            })
+        }
         result => result,
     }
 }

@@ -88,9 +88,6 @@ pub fn mount(disk: &mut Disk) -> Result<(), BootError> {
         .ok_or_else(|| BootError::NoData {
             disk: disk.name.clone(),
         })?;
-    disk.table
-        .check_fits(disk.sectors)
-        .map_err(|error| table_error(disk, error))?;
     let (path, _) = disk.partition(number)?;
     match decide(Progress::of(entry.attributes), || content(&path))? {
         Action::Mount => {}
@@ -104,6 +101,14 @@ pub fn mount(disk: &mut Disk) -> Result<(), BootError> {
     }
     let flags = MountFlags::NOATIME | MountFlags::NOSUID | MountFlags::NODEV;
     mount_at(&path, DATA, "xfs", flags, "").map_err(|error| damaged(&path, error))
+}
+
+/// Whether the disk has its end: an image that was written to a smaller one has lost it, and the
+/// kernel shows none of its partitions.
+pub fn check_size(disk: &Disk) -> Result<(), BootError> {
+    disk.table
+        .check_fits(disk.sectors)
+        .map_err(|error| table_error(disk, error))
 }
 
 /// An error of the data partition's file system.

@@ -98,6 +98,14 @@ pub enum BootError {
         /// What was seen.
         reason: String,
     },
+    /// The same, found when the system was running already.
+    #[error(
+        "The system on this disk is damaged or was changed: {reason}.\nNothing of the damaged part was run, and everything was stopped. What domains had saved is kept.\nWrite the image's root to the disk again."
+    )]
+    RootDamagedLater {
+        /// What was seen.
+        reason: String,
+    },
     /// A step that should not fail.
     #[error("{step}: {source}")]
     Step {

@@ -24,6 +24,7 @@ pub mod home;
 pub mod modules;
 pub mod mounts;
 pub mod parameters;
+pub mod quiet_kvm;
 pub mod screen;
 pub mod watch;
 

@@ -19,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A line for the system's log (and, if it is not quiet, the screen).
 pub fn note(text: &str) {
     if let Ok(mut log) = File::options().write(true).open("/dev/kmsg") {
-        let _ = writeln!(log, "<5>bulkhead: {text}");
+        // Each write is a line of its own.
+        let _ = log.write_all(format!("<5>bulkhead: {text}\n").as_bytes());
     }
 }
 

@@ -12,12 +12,19 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{error::BootError, screen::Consoles};
+use crate::{
+    error::BootError,
+    quiet_kvm,
+    screen::{Consoles, note},
+};
 
 /// The argument that turns this program into the watcher.
 pub const ARGUMENT: &str = "watch";
 /// `DM_VERITY_ENV_VAR_NAME` of `drivers/md/dm-verity-target.c`.
 const EVENT: &[u8] = b"DM_VERITY_ERR_BLOCK_NR=";
+const TITLE: &str = "Bulkhead was stopped";
+/// What the kernel says when /dev/kvm appears.
+const KVM_APPEARS: &[u8] = b"add@/devices/virtual/misc/kvm\0";
 /// Services and whatever they started.
 const SLICES: [&str; 2] = ["/sys/fs/cgroup/system.slice", "/sys/fs/cgroup/user.slice"];
 
@@ -74,6 +81,9 @@ pub fn run() -> io::Result<()> {
                 if let Some(block) = damaged_block(untrusted_message) {
                     report(&block);
                 }
+                if untrusted_message.starts_with(KVM_APPEARS) && quiet_kvm::is_emulated() {
+                    hold_kvm();
+                }
             }
             // Events were lost because many came at once; one for a damaged block comes again
             // with the next read of it.
@@ -82,6 +92,17 @@ pub fn run() -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+}
+
+fn hold_kvm() {
+    // The event comes a moment before the device.
+    for _ in 0..50 {
+        match quiet_kvm::hold() {
+            Ok(()) => return note("an emulated processor: one machine is held"),
+            Err(_) => std::thread::sleep(std::time::Duration::from_millis(20)),
+        }
+    }
+    note("an emulated processor, but no machine can be held");
 }
 
 /// A message from the kernel itself; others are passed over.
@@ -131,10 +152,10 @@ fn report(block: &str) -> ! {
     std::thread::sleep(std::time::Duration::from_millis(300));
     show_text();
     rustix::fs::sync();
-    let error = BootError::RootDamaged {
+    let error = BootError::RootDamagedLater {
         reason: format!("{block} does not match its hash"),
     };
-    Consoles::open().stop(crate::boot::TITLE, &error.to_string())
+    Consoles::open().stop(TITLE, &error.to_string())
 }
 
 /// Leaves the graphics mode that the compositor's seat had set (console_ioctl(2)).

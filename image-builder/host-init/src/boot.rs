@@ -60,7 +60,7 @@ pub fn prepare() -> Result<PathBuf, BootError> {
     let _ = late.join();
     open_devices();
     // A host without KVM says so when a guest is started; it can do everything else.
-    if let Err(error) = crate::quiet_kvm::hold() {
+    if let Err(error) = bulkhead_host_boot::quiet_kvm::hold() {
         note(&format!("no virtual machine to hold: {error}"));
     }
     loopback_up();

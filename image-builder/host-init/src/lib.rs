@@ -12,6 +12,5 @@
 pub mod boot;
 pub mod children;
 pub mod protocol;
-pub mod quiet_kvm;
 pub mod server;
 pub mod session;

@@ -168,6 +168,7 @@ impl Desktop<'_> {
             } else {
                 fs::copy(&file.source, &place).map_err(io("copying", &file.source))?;
             }
+            settle_mode(&place)?;
         }
         for (link, target) in self.links(added) {
             let place = add.join(link);
@@ -235,6 +236,17 @@ impl Desktop<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Modes that do not depend on who checked the sources out.
+fn settle_mode(file: &Path) -> Result<(), Error> {
+    let metadata = fs::metadata(file).map_err(io("looking at", file))?;
+    let mode = if metadata.permissions().mode() & 0o111 == 0 {
+        0o644
+    } else {
+        0o755
+    };
+    fs::set_permissions(file, fs::Permissions::from_mode(mode)).map_err(io("opening", file))
 }
 
 fn make_parent(path: &Path) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 # Makes the desktop's root out of Debian's part (an archive) and ours (a folder): as root, or as the
 # root of a user namespace. $1 is a folder with the inputs; the results are put there, too.
 set -eu
+umask 022
 work=$1
 root=$work/root
 mkdir "$root"
@@ -9,12 +10,9 @@ tar --extract --file "$work/base.tar" --directory "$root" --numeric-owner --same
 cp "$root/var/lib/dpkg/status" "$work/dpkg-status"
 cp -L "$root/usr/lib/os-release" "$work/os-release"
 
-# Ours: no owner but root, and modes that do not depend on who builds.
-find "$work/add" -type d -exec chmod 0755 {} +
-find "$work/add" -type f -perm /111 -exec chmod 0755 {} +
-find "$work/add" -type f ! -perm /111 -exec chmod 0644 {} +
 # What Debian's packages started by themselves starts only if the recipe says so.
 rm -rf "$root"/etc/systemd/system/* "$root"/etc/systemd/user/*
+# Ours, by copying: in a user namespace the originals belong to nobody.
 cp -R --no-dereference --no-target-directory --remove-destination "$work/add" "$root"
 
 # The kernel's modules, and the lists by which they are found.
@@ -65,4 +63,4 @@ left=$(find "$root" -xdev -type f -perm /6000 | sed "s,^$root,," | LC_ALL=C sort
 mkfs.erofs -zlz4hc -x-1 -T "$SOURCE_DATE_EPOCH" -U 00000000-0000-4000-8000-000000000000 \
     "$work/root.erofs" "$root" > /dev/null
 rm -rf "$root"
-chmod -R a+rX "$work"
+chmod 0644 "$work/root.erofs" "$work/dpkg-status" "$work/os-release"

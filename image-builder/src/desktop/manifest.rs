@@ -80,7 +80,9 @@ pub fn spdx(status: &str, verity: &VerityParameters, firmware: Firmware) -> Stri
         let id = identifier(&format!("{}-{}", package.name, package.architecture));
         let purl = format!(
             "pkg:deb/debian/{}@{}?arch={}",
-            package.name, package.version, package.architecture
+            percent(&package.name),
+            percent(&package.version),
+            package.architecture
         );
         entries.push(entry(&id, &package.name, &package.version, Some(purl)));
         relations.push(json!({
@@ -104,6 +106,13 @@ pub fn spdx(status: &str, verity: &VerityParameters, firmware: Firmware) -> Stri
         "relationships": relations,
     });
     format!("{document:#}\n")
+}
+
+/// What a package URL may not have as it is, of what Debian's names and versions do have.
+fn percent(text: &str) -> String {
+    text.replace('+', "%2B")
+        .replace(':', "%3A")
+        .replace('~', "%7E")
 }
 
 /// SPDX identifiers have letters, digits, dots and dashes only.
@@ -146,6 +155,10 @@ mod tests {
         assert_eq!(
             document["packages"][1]["SPDXID"],
             "SPDXRef-libstdc-plus-plus6-amd64"
+        );
+        assert_eq!(
+            document["packages"][2]["externalRefs"][0]["referenceLocator"],
+            "pkg:deb/debian/zlib1g@1%3A1.3?arch=amd64"
         );
         assert_eq!(document["relationships"].as_array().unwrap().len(), 3);
         assert_eq!(text, spdx(STATUS, &verity, Firmware::Virtual));

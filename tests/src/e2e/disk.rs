@@ -42,6 +42,11 @@ impl<'a> DiskContext<'a> {
         &self.folder
     }
 
+    /// Keeps a file beside the scenario's pictures.
+    pub fn log(&self, name: &str, bytes: &[u8]) -> Outcome {
+        Ok(std::fs::write(self.folder.join(name), bytes)?)
+    }
+
     /// How often to do something: `short` times, or `long` times by `cargo xtask e2e --long`.
     pub fn rounds(&self, short: usize, long: usize) -> usize {
         if self.long { long } else { short }

@@ -57,6 +57,8 @@ pub struct DesktopOptions {
     pub processors: u32,
     /// The display's size in pixels.
     pub size: (u32, u32),
+    /// Whether there is a display at all.
+    pub display: bool,
     /// More words for the kernel, such as `bulkhead.backend=headless`.
     pub command_line: String,
     /// A shell script that runs inside as root when the machine is up; its output goes to the
@@ -78,6 +80,7 @@ impl DesktopOptions {
             memory_mib: 3072,
             processors: 2,
             size: (1280, 800),
+            display: true,
             command_line: String::new(),
             script: None,
             qemu_arguments: Vec::new(),
@@ -411,10 +414,12 @@ fn arguments(
         "virtio-blk-pci,drive=disk,bootindex=1".to_owned(),
     );
     let (width, height) = options.size;
-    add(
-        "-device",
-        format!("virtio-gpu-pci,xres={width},yres={height}"),
-    );
+    if options.display {
+        add(
+            "-device",
+            format!("virtio-gpu-pci,xres={width},yres={height}"),
+        );
+    }
     for device in ["virtio-keyboard-pci", "virtio-tablet-pci", "virtio-rng-pci"] {
         add("-device", device.to_owned());
     }

@@ -17,7 +17,7 @@ fn run(context: &Context<'_>) -> Outcome {
     context.domain("work", "red")?;
     let desktop = Desktop::new(context);
     let _foot = context.spawn_in("work", &["foot"])?;
-    desktop.wait_window("foot", Duration::from_secs(90), |w| w.domain == "work")?;
+    desktop.wait_window("foot", Duration::from_secs(180), |w| w.domain == "work")?;
 
     // Base64 of random bytes: nothing compresses or repeats, so a lost piece shows.
     context.guest_ok(

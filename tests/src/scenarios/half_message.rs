@@ -17,7 +17,7 @@ fn run(context: &Context<'_>) -> Outcome {
     context.domain("work", "red")?;
     let desktop = Desktop::new(context);
     let _foot = context.spawn_in("work", &["foot"])?;
-    let foot = desktop.wait_window("foot", Duration::from_secs(90), |w| w.domain == "work")?;
+    let foot = desktop.wait_window("foot", Duration::from_secs(180), |w| w.domain == "work")?;
     let proxy = context.guest_ok("work", &["pgrep", "-f", "bulkhead-wayland-proxy"])?;
     let hostile = context.install_hostile("work", "hostile-wayland")?;
 

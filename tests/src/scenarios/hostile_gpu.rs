@@ -27,11 +27,11 @@ fn run(context: &Context<'_>, backend: &str) -> Outcome {
     context.domain("personal", "green")?;
     let desktop = Desktop::new(context);
     let _bystander = context.spawn_in("personal", &["foot", "-W", "60x20"])?;
-    desktop.wait_window("the bystander", Duration::from_secs(90), |w| {
+    desktop.wait_window("the bystander", Duration::from_secs(180), |w| {
         w.domain == "personal"
     })?;
     let _own = context.spawn_in("work", &["foot", "-W", "60x20"])?;
-    desktop.wait_window("the attacker's own app", Duration::from_secs(90), |w| {
+    desktop.wait_window("the attacker's own app", Duration::from_secs(180), |w| {
         w.domain == "work"
     })?;
     let compositor = context.host_ok(&["pgrep", "-x", "bulkhead-compos"])?;

@@ -18,7 +18,7 @@ fn run(context: &Context<'_>) -> Outcome {
     context.domain("personal", "green")?;
     let desktop = Desktop::new(context);
     let _foot = context.spawn_in("personal", &["foot", "-W", "60x20"])?;
-    let bystander = desktop.wait_window("the bystander", Duration::from_secs(90), |w| {
+    let bystander = desktop.wait_window("the bystander", Duration::from_secs(180), |w| {
         w.domain == "personal"
     })?;
     let compositor = context.host_ok(&["pgrep", "-x", "bulkhead-compos"])?;
@@ -74,7 +74,7 @@ fn run(context: &Context<'_>) -> Outcome {
     })?;
     // The domain that attacked is still usable too: only its bad clients were cut.
     let _window = context.spawn_in("work", &["weston-flower"])?;
-    desktop.wait_window("a good client of work", Duration::from_secs(90), |w| {
+    desktop.wait_window("a good client of work", Duration::from_secs(180), |w| {
         w.domain == "work"
     })?;
     desktop.screenshot("after")?;

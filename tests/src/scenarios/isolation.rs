@@ -30,11 +30,11 @@ fn run(context: &Context<'_>) -> Outcome {
 
     // Selections: each domain keeps its own, and sees only its own.
     let _work = context.spawn_in("work", &["foot", "-W", "60x20"])?;
-    desktop.wait_window("work's window", Duration::from_secs(90), |w| {
+    desktop.wait_window("work's window", Duration::from_secs(180), |w| {
         w.domain == "work"
     })?;
     let _personal = context.spawn_in("personal", &["foot", "-W", "60x20"])?;
-    desktop.wait_window("personal's window", Duration::from_secs(90), |w| {
+    desktop.wait_window("personal's window", Duration::from_secs(180), |w| {
         w.domain == "personal"
     })?;
     context.copy_text("work", "from work")?;

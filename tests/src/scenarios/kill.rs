@@ -20,7 +20,7 @@ fn run(context: &Context<'_>) -> Outcome {
     let _work = context.spawn_in("work", &["foot", "-W", "60x20"])?;
     let _personal = context.spawn_in("personal", &["foot", "-W", "60x20"])?;
     for domain in ["work", "personal"] {
-        desktop.wait_window(domain, Duration::from_secs(90), |w| w.domain == domain)?;
+        desktop.wait_window(domain, Duration::from_secs(180), |w| w.domain == domain)?;
     }
     desktop.settle(400)?;
     desktop.screenshot("both")?;

@@ -6,6 +6,7 @@ mod clipboard;
 mod half_message;
 mod hostile_gpu;
 mod hostile_wayland;
+mod image;
 mod isolation;
 mod kill;
 mod performance;
@@ -29,5 +30,15 @@ pub fn all() -> Vec<Scenario> {
         hostile_wayland::SCENARIO,
         bad_input::SCENARIO,
         performance::SCENARIO,
+        image::menu::SCENARIO,
+        image::desktop::SCENARIO,
+        image::host::SCENARIO,
+        image::tampered::SCENARIO,
+        image::power_cut::SCENARIO,
+        image::bad_disk::SMALL,
+        image::bad_disk::DAMAGED,
+        image::bad_disk::NO_SCREEN,
+        image::bad_disk::UNPLUGGED,
+        image::reproducible::SCENARIO,
     ]
 }

@@ -131,7 +131,7 @@ fn frames(context: &Context<'_>) -> Result<Value, Failure> {
     let desktop = Desktop::new(context);
     let guest = {
         let _client = context.spawn_in("work", &["weston-simple-damage"])?;
-        desktop.wait_window("simple-damage in work", Duration::from_secs(90), |w| {
+        desktop.wait_window("simple-damage in work", Duration::from_secs(180), |w| {
             w.domain == "work"
         })?;
         let before = guest_sample(context)?;
@@ -144,7 +144,7 @@ fn frames(context: &Context<'_>) -> Result<Value, Failure> {
     })?;
     let direct = {
         let _client = context.spawn_direct("direct", &["weston-simple-damage"])?;
-        desktop.wait_window("simple-damage directly", Duration::from_secs(90), |w| {
+        desktop.wait_window("simple-damage directly", Duration::from_secs(180), |w| {
             w.domain == "direct"
         })?;
         let before = direct_sample(context, &desktop)?;

@@ -25,7 +25,7 @@ fn run(context: &Context<'_>) -> Outcome {
     let desktop = Desktop::new(context);
 
     let _foot = context.spawn_in("work", &["foot"])?;
-    let window = desktop.wait_window("foot's window", Duration::from_secs(90), |w| {
+    let window = desktop.wait_window("foot's window", Duration::from_secs(180), |w| {
         w.domain == "work" && w.kind == "toplevel"
     })?;
     desktop.settle(500)?;
@@ -86,7 +86,7 @@ fn run(context: &Context<'_>) -> Outcome {
 
     // A second domain beside it, with its own colour.
     let _other = context.spawn_in("personal", &["weston-flower"])?;
-    let flower = desktop.wait_window("the flower", Duration::from_secs(90), |w| {
+    let flower = desktop.wait_window("the flower", Duration::from_secs(180), |w| {
         w.domain == "personal"
     })?;
     desktop.settle(400)?;

@@ -5,7 +5,7 @@
 #[allow(missing_docs)]
 pub enum ScreenError {
     #[error(
-        "cannot take the seat: {0}; is seatd running, and may this user use its socket (on Debian: is the user in the group 'video')?"
+        "cannot take the seat: {0}; is seatd running, may this user use its socket (on Debian: is the user in the group 'video'), and has no other desktop the seat?"
     )]
     Seat(String),
     #[error(

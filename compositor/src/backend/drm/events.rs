@@ -20,7 +20,6 @@ use super::{
     error::{ScreenError, event_loop},
     gpu::Gpu,
     monitor::{Monitor, describe},
-    seat::{SeatEvent, SeatEvents},
 };
 use crate::{
     backend::{Backend, frame::Seen},
@@ -28,19 +27,14 @@ use crate::{
     state::{State, monotonic},
 };
 
-/// Hears of seat and devices from now on.
+/// Between two pictures on a device without a clock (virtio-gpu answers every picture at once).
+const UNCLOCKED_FRAME: Duration = Duration::from_micros(16_667);
+
+/// Hears of devices from now on.
 pub(super) fn listen(
-    seat: SeatEvents,
     udev: UdevBackend,
     events: &LoopHandle<'static, State>,
 ) -> Result<(), ScreenError> {
-    events
-        .insert_source(seat, |event, (), state| match event {
-            SeatEvent::Paused => state.leave_screen(),
-            SeatEvent::Resumed => state.return_to_screen(),
-            SeatEvent::Lost => state.fail(StartError::Screen(ScreenError::SeatLost)),
-        })
-        .map_err(event_loop)?;
     events
         .insert_source(udev, |event, (), state| state.device_changed(&event))
         .map_err(event_loop)?;
@@ -97,7 +91,10 @@ impl State {
             Some(DrmEventTime::Monotonic(at)) if at > Duration::ZERO => at,
             _ => monotonic(),
         };
-        if clocked && let Some(earlier) = Instant::now().checked_sub(self.frame_time) {
+        if !clocked {
+            // Nothing but our own clock holds such a device back, whatever its mode claims.
+            self.frame_time = self.frame_time.max(UNCLOCKED_FRAME);
+        } else if let Some(earlier) = Instant::now().checked_sub(self.frame_time) {
             // The screen's own clock sets the pace; ours would only run beside it.
             self.last_frame = earlier;
         }
@@ -137,7 +134,7 @@ impl State {
     }
 
     /// The user goes to another terminal: nothing is drawn until we have the devices again.
-    fn leave_screen(&mut self) {
+    pub(super) fn leave_screen(&mut self) {
         let Some(drm) = self.drm() else { return };
         tracing::info!("leaving the screen");
         drm.ownership = Ownership::Away;
@@ -149,7 +146,7 @@ impl State {
         self.picture_lost();
     }
 
-    fn return_to_screen(&mut self) {
+    pub(super) fn return_to_screen(&mut self) {
         let Some(drm) = self.drm() else { return };
         if drm.ownership == Ownership::Ours {
             return;
@@ -223,7 +220,7 @@ impl State {
         if let Some(drm) = self.drm()
             && let Err(error) = drm.seat.change_vt(number)
         {
-            tracing::warn!(%error, number, "no such terminal");
+            tracing::warn!(%error, number, "cannot go to that terminal now");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use smithay::{
     backend::{
         drm::{DrmDevice, DrmDeviceFd},
-        session::{Session, libseat::LibSeatSession},
+        session::Session,
     },
     reexports::{
         calloop::{LoopHandle, RegistrationToken},
@@ -17,7 +17,7 @@ use smithay::{
     utils::DeviceFd,
 };
 
-use super::monitor::describe;
+use super::{monitor::describe, seat::Seat};
 use crate::state::State;
 
 /// An open device.
@@ -30,7 +30,7 @@ pub(super) struct Gpu {
 impl Gpu {
     /// Opens a device through the seat.
     pub(super) fn open(
-        seat: &mut LibSeatSession,
+        seat: &mut Seat,
         path: &Path,
         events: &LoopHandle<'static, State>,
     ) -> Result<Self, String> {
@@ -61,7 +61,7 @@ impl Gpu {
     }
 
     /// Gives the device back to the seat.
-    pub(super) fn close(self, events: &LoopHandle<'static, State>, seat: &mut LibSeatSession) {
+    pub(super) fn close(self, events: &LoopHandle<'static, State>, seat: &mut Seat) {
         events.remove(self.events);
         let fd = self.device.device_fd().device_fd();
         drop(self.device);

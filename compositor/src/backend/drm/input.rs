@@ -4,7 +4,7 @@ use smithay::{
     backend::{
         input::InputEvent,
         libinput::{LibinputInputBackend, LibinputSessionInterface},
-        session::{Session, libseat::LibSeatSession},
+        session::Session,
     },
     input::keyboard::LedState,
     reexports::{
@@ -13,12 +13,15 @@ use smithay::{
     },
 };
 
-use super::error::{ScreenError, event_loop};
+use super::{
+    error::{ScreenError, event_loop},
+    seat::Seat,
+};
 use crate::{backend::Backend, state::State};
 
 /// Opens the seat's input devices, now and whenever one is plugged in.
 pub(super) fn start(
-    seat: &LibSeatSession,
+    seat: &Seat,
     events: &LoopHandle<'static, State>,
 ) -> Result<Libinput, ScreenError> {
     let interface = LibinputSessionInterface::from(seat.clone());

@@ -24,10 +24,11 @@ use std::time::{Duration, Instant};
 pub use error::ScreenError;
 use gpu::Gpu;
 use monitor::{Monitor, Shown};
+use seat::Seat;
 use smithay::{
     backend::{
         renderer::pixman::PixmanRenderer,
-        session::{Session, libseat::LibSeatSession},
+        session::Session,
         udev::{UdevBackend, all_gpus},
     },
     reexports::{
@@ -62,7 +63,7 @@ enum Ownership {
 
 /// The screen, and everything that comes with it.
 pub struct Drm {
-    seat: LibSeatSession,
+    seat: Seat,
     ownership: Ownership,
     input: Libinput,
     /// For the lights on them.
@@ -106,13 +107,14 @@ impl Drm {
     ) -> Result<Self, ScreenError> {
         let renderer =
             PixmanRenderer::new().map_err(|error| ScreenError::Renderer(error.to_string()))?;
-        let (seat, seat_events) = seat::take()?;
-        let ownership = if seat.is_active() {
+        let taken = seat::take()?;
+        let ownership = if taken.ours {
             Ownership::Ours
         } else {
             tracing::info!("the user is at another terminal; waiting");
             Ownership::Away
         };
+        let (seat, said) = taken.split();
         let seat_name = seat.seat();
         wait_for_device(&seat_name)?;
         let udev = UdevBackend::new(&seat_name).map_err(ScreenError::Udev)?;
@@ -133,7 +135,8 @@ impl Drm {
             drm.find_gpu()?;
             drm.light();
         }
-        events::listen(seat_events, udev, events)?;
+        seat::listen(&drm.seat, said, events)?;
+        events::listen(udev, events)?;
         Ok(drm)
     }
 
@@ -155,7 +158,7 @@ impl Drm {
                     continue;
                 }
             };
-            if plan::make(&gpu.device, &self.wishes, None).is_some() {
+            if plan::any_connected(&gpu.device) {
                 if let Some(spare) = spare.take() {
                     Gpu::close(spare, &self.events, &mut self.seat);
                 }

@@ -65,6 +65,11 @@ pub(super) fn has_connectors(device: &impl Device) -> bool {
         .is_ok_and(|resources| !resources.connectors().is_empty())
 }
 
+/// Is something plugged in?
+pub(super) fn any_connected(device: &impl Device) -> bool {
+    !connected(device).is_empty()
+}
+
 fn crtc_for(device: &impl Device, output: &connector::Info) -> Option<crtc::Handle> {
     let resources = device.resource_handles().ok()?;
     let encoders = output.encoders().iter();

@@ -1,4 +1,5 @@
-//! One virtual machine that never runs, held as long as the test host lives.
+//! One virtual machine that never runs, held as long as an emulated host lives: the test host, or
+//! the disk image in QEMU without KVM.
 //!
 //! KVM patches its own code each time its first machine appears, its last one goes, or a virtual
 //! APIC is switched on for the first time (static keys in `arch/x86/kvm/lapic.c` and
@@ -17,6 +18,16 @@ use std::{
 const KVM_CREATE_VM: libc::c_ulong = 0xAE01;
 const KVM_CREATE_IRQCHIP: libc::c_ulong = 0xAE60;
 const KVM_CREATE_VCPU: libc::c_ulong = 0xAE41;
+
+/// Whether this machine is emulated in software, by what its processor says about itself.
+#[must_use]
+pub fn is_emulated() -> bool {
+    let hypervisor = std::arch::x86_64::__cpuid(0x4000_0000);
+    // "TCGTCGTCGTCG": QEMU's own emulation. Without a hypervisor the leaf is something else.
+    let tcg = u32::from_le_bytes(*b"TCGT");
+    let rest = [u32::from_le_bytes(*b"CGTC"), u32::from_le_bytes(*b"GTCG")];
+    hypervisor.ebx == tcg && [hypervisor.ecx, hypervisor.edx] == rest
+}
 
 /// Makes the machine and keeps it until the process ends.
 pub fn hold() -> Result<(), Error> {

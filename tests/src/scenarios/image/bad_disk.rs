@@ -1,0 +1,139 @@
+//! A disk or a screen that will not do: words for a person, no crash, nothing lost.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use super::AS_USER;
+use crate::check;
+use crate::e2e::disk::{BOOT_LIMIT, DiskContext, READY};
+use crate::e2e::{Outcome, Place, Scenario};
+use crate::machine::desktop::Desktop;
+
+pub(in crate::scenarios) const SMALL: Scenario = Scenario {
+    name: "image-small-disk",
+    about: "a disk that is too small is refused with its size and the size that is needed",
+    run: Place::Disk(small),
+};
+
+pub(in crate::scenarios) const DAMAGED: Scenario = Scenario {
+    name: "image-damaged-data",
+    about: "a damaged data partition is told and left as it is",
+    run: Place::Disk(damaged),
+};
+
+pub(in crate::scenarios) const NO_SCREEN: Scenario = Scenario {
+    name: "image-no-screen",
+    about: "without a screen the log says what was looked for",
+    run: Place::Disk(no_screen),
+};
+
+pub(in crate::scenarios) const UNPLUGGED: Scenario = Scenario {
+    name: "image-unplugged-output",
+    about: "an output that goes and comes back takes no window with it",
+    run: Place::Disk(unplugged),
+};
+
+fn small(context: &DiskContext<'_>) -> Outcome {
+    let mut options = context.machine("machine");
+    let data = &context.image().partitions.data;
+    options.disk_bytes = data.start_bytes + data.size_bytes + (1 << 20);
+    let mut desktop = Desktop::start(&options)?;
+    let told = desktop.wait_for("too small", BOOT_LIMIT)?;
+    check!(
+        told.contains("MiB") && told.contains("needs at least"),
+        "the message names no sizes: {told}"
+    );
+    std::thread::sleep(Duration::from_secs(1));
+    context.screenshot(&mut desktop, "told")?;
+    desktop.cut_power();
+    context.discard(&options)
+}
+
+fn damaged(context: &DiskContext<'_>) -> Outcome {
+    let options = context.machine("machine");
+    let mut desktop = context.boot(&options)?;
+    // The first boot has made the file system; its head is on the disk after a clean end.
+    desktop.qmp("system_powerdown", serde_json::json!({}))?;
+    if desktop
+        .wait_for_power_off(Duration::from_secs(120))
+        .is_err()
+    {
+        desktop.cut_power();
+    }
+    let start = context.image().partitions.data.start_bytes;
+    let disk = File::options()
+        .read(true)
+        .write(true)
+        .open(options.disk())?;
+    let mut before = vec![0; 1 << 20];
+    disk.read_exact_at(&mut before, start)?;
+    check!(
+        before.iter().any(|byte| *byte != 0),
+        "there is no file system to damage"
+    );
+    // XFS's superblock and those of its structures that follow it.
+    before[..64 << 10].fill(0xa5);
+    disk.write_all_at(&before, start)?;
+    disk.sync_all()?;
+
+    let mut desktop = Desktop::start(&options)?;
+    let told = desktop.wait_for("data partition", BOOT_LIMIT)?;
+    check!(told.contains("damaged"), "the message says: {told}");
+    desktop.wait_for("nothing was deleted", Duration::from_secs(20))?;
+    std::thread::sleep(Duration::from_secs(1));
+    context.screenshot(&mut desktop, "told")?;
+    desktop.cut_power();
+    let mut after = vec![0; 1 << 20];
+    disk.read_exact_at(&mut after, start)?;
+    check!(
+        before == after,
+        "something was written to the damaged partition"
+    );
+    context.discard(&options)
+}
+
+fn no_screen(context: &DiskContext<'_>) -> Outcome {
+    let mut options = context.machine("machine");
+    options.display = false;
+    let mut desktop = Desktop::start(&options)?;
+    let told = desktop.wait_for("/dev/dri", BOOT_LIMIT)?;
+    context.log("told.txt", told.as_bytes())?;
+    // The session is tried a few times, and then the machine says so and turns off.
+    desktop.wait_for("the desktop does not start", Duration::from_secs(120))?;
+    desktop.wait_for_power_off(Duration::from_secs(150))?;
+    context.discard(&options)
+}
+
+fn unplugged(context: &DiskContext<'_>) -> Outcome {
+    let mut options = context.machine("machine");
+    options.script = Some(format!(
+        r#"{AS_USER} sh -c 'bulkhead run work -- foot -W 60x20 & \
+            until bulkhead windows --json | grep -q foot; do sleep 1; done; echo SHOWN; wait' &
+        until journalctl -b -t test -o cat | grep -q SHOWN; do sleep 1; done
+        out=$(echo /sys/class/drm/card*-Virtual-1)
+        echo off > $out/status; sleep 4; echo UNPLUGGED; sleep 4
+        echo detect > $out/status; sleep 4; echo PLUGGED
+        {AS_USER} bulkhead windows --json | tr -d '\n'; wait"#
+    ));
+    let mut desktop = context.boot(&options)?;
+    desktop.wait_for("SHOWN", Duration::from_secs(120))?;
+    let red = |picture: &crate::e2e::picture::Picture| {
+        picture.share_of(picture.area(), [0xcc, 0, 0], 8) > 0.002
+    };
+    context.wait_picture(&mut desktop, "before", Duration::from_secs(20), red)?;
+    desktop.wait_for("UNPLUGGED", Duration::from_secs(60))?;
+    context.screenshot(&mut desktop, "unplugged")?;
+    desktop.wait_for("PLUGGED", Duration::from_secs(60))?;
+    let windows = desktop.wait_for("foot", Duration::from_secs(30))?;
+    check!(windows.contains("work"), "the window is gone: {windows}");
+    context.wait_picture(&mut desktop, "after", Duration::from_secs(20), red)?;
+    let log = desktop.serial_log();
+    context.log("serial.log", log.as_bytes())?;
+    check!(
+        log.matches(READY).count() == 1,
+        "the session started again while the output was away"
+    );
+    desktop.cut_power();
+    context.discard(&options)
+}
