@@ -59,7 +59,7 @@ impl Searchable {
     pub fn new(app: &Application) -> Self {
         let name = app.name.to_lowercase();
         // A line each, so that nothing is found across two of them.
-        let others = [&[app.generic_name.clone()], app.keywords.as_slice()]
+        let others = [std::slice::from_ref(&app.generic_name), &app.keywords]
             .concat()
             .join("\n")
             .to_lowercase();
