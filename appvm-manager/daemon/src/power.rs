@@ -44,8 +44,7 @@ fn folder() -> Result<PathBuf> {
             Err(Error::Power(text))
         }
         None => Err(Error::Power(format!(
-            "this session cannot switch the machine off ({FOLDER} is not set: Bulkhead is not what \
-             the machine was started with); end the session instead"
+            "this session cannot switch the machine off: {FOLDER} is not set; end the session instead"
         ))),
     }
 }

@@ -47,22 +47,35 @@ pub async fn run(
     };
     client.manager_is(present).await;
     let mut working = JoinSet::new();
+    // The list of applications is long. It is fetched beside everything else, so that the menu
+    // opens meanwhile, and once for any number of changes.
+    let mut fetching = JoinSet::new();
+    let mut stale = present && interest == Interest::Menu;
     let mut minute = Box::pin(next_minute());
     loop {
+        if stale && fetching.is_empty() {
+            stale = false;
+            fetching.spawn(client.clone().fetch_applications());
+        }
         tokio::select! {
             signal = signals.next() => match signal {
+                Some(Signal::Applications) => stale = true,
                 Some(signal) => client.take(signal).await,
                 None => return Err(zbus::Error::InputOutput(
                     std::io::Error::other("it has closed the connection").into(),
                 )),
             },
-            Some(owner) = owners.next() => client.manager_is(owner.is_some()).await,
+            Some(owner) = owners.next() => {
+                client.manager_is(owner.is_some()).await;
+                stale = owner.is_some() && interest == Interest::Menu;
+            }
             // What takes long (a domain that starts) must not keep the rest waiting.
             command = commands.recv() => match command {
                 Some(command) => drop(working.spawn(client.clone().obey(command))),
                 None => return Ok(()),
             },
             Some(_) = working.join_next() => {}
+            Some(_) = fetching.join_next() => {}
             () = &mut minute, if interest == Interest::Panel => {
                 client.tell(Event::Minute);
                 minute = Box::pin(next_minute());
@@ -155,12 +168,9 @@ impl Client {
         if !present {
             return;
         }
-        match self.interest {
-            Interest::Panel => {
-                self.take(Signal::Domains).await;
-                self.take(Signal::Windows).await;
-            }
-            Interest::Menu => self.take(Signal::Applications).await,
+        if self.interest == Interest::Panel {
+            self.take(Signal::Domains).await;
+            self.take(Signal::Windows).await;
         }
     }
 
@@ -181,13 +191,16 @@ impl Client {
                     self.tell(Event::Windows(windows));
                 }
             }
-            Signal::Applications => {
-                let list = self.manager.list_applications().await;
-                if let Some(list) = self.answered(list) {
-                    let list = list.iter().map(Application::from).collect();
-                    self.tell(Event::Applications(list));
-                }
-            }
+            // Fetched by whoever has taken the signal.
+            Signal::Applications => {}
+        }
+    }
+
+    async fn fetch_applications(self) {
+        let list = self.manager.list_applications().await;
+        if let Some(list) = self.answered(list) {
+            let list = list.iter().map(Application::from).collect();
+            self.tell(Event::Applications(list));
         }
     }
 

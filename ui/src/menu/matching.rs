@@ -59,13 +59,10 @@ impl Searchable {
     pub fn new(app: &Application) -> Self {
         let name = app.name.to_lowercase();
         // A line each, so that nothing is found across two of them.
-        let others = [
-            std::slice::from_ref(&app.generic_name),
-            app.keywords.as_slice(),
-        ]
-        .concat()
-        .join("\n")
-        .to_lowercase();
+        let others = [std::slice::from_ref(&app.generic_name), &app.keywords]
+            .concat()
+            .join("\n")
+            .to_lowercase();
         Searchable {
             name_words: words(&name),
             others_words: words(&others),
