@@ -98,7 +98,8 @@ pub fn ensure(desktop: Option<&[String]>) -> Result<(), String> {
         && !started.1
     {
         let socket = format!("{RUNTIME}/bulkhead/test.sock");
-        let mut words: Vec<String> = vec!["session".to_owned()];
+        // Without the panel: scenarios look at windows, and say where they are.
+        let mut words: Vec<String> = vec!["session".to_owned(), "--no-ui".to_owned()];
         words.extend_from_slice(arguments);
         for (flag, value) in [
             ("--backend", "headless"),

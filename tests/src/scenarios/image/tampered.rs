@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::time::Duration;
 
 use bulkhead_image::Layout;
@@ -17,7 +18,6 @@ pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
     run: Place::Disk(run),
 };
 
-const BLOCK: usize = 4096;
 /// What the screen and the log say.
 const TOLD: &str = "damaged or was changed";
 
@@ -25,7 +25,7 @@ fn run(context: &DiskContext<'_>) -> Outcome {
     let root = &context.image().partitions.root_a;
     // The file system's own head, which is read before anything runs.
     tried(context, "superblock", root.start_bytes + 1024 + 3)?;
-    // Code of a program that starts late. It is found by its bytes, since a root may lie anywhere.
+    // Code of a program that starts late.
     let at = code_of_the_compositor(context)?;
     tried(context, "program", at)
 }
@@ -72,54 +72,28 @@ fn flip(options: &DesktopOptions, at: u64) -> Outcome {
     Ok(disk.sync_all()?)
 }
 
-/// The place on the disk of a page of the compositor's code.
+/// The place on the disk of the middle of the compositor's first block, which is read when it starts.
 fn code_of_the_compositor(context: &DiskContext<'_>) -> Result<u64, Failure> {
-    let program = Layout::of_this_workspace()
-        .target()
-        .join("release/bulkhead-compositor");
-    let file = File::open(&program)?;
-    // Its entry point is run first of all (ELF-64, e_entry); code lies where it is in the file.
-    let mut header = [0; 64];
-    file.read_exact_at(&mut header, 0)?;
-    let entry = u64::from_le_bytes(header[24..32].try_into().unwrap_or_default());
-    let segment = segment_offset(&file, &header, entry)?;
-    let page = segment / BLOCK as u64 * BLOCK as u64;
-    let mut wanted = vec![0; BLOCK];
-    file.read_exact_at(&mut wanted, page)?;
-    let disk = File::open(&context.image().disk)?;
-    let root = &context.image().partitions.root_a;
-    let mut chunk = vec![0; 1 << 20];
-    for start in (0..root.size_bytes).step_by(chunk.len()) {
-        let place = root.start_bytes + start;
-        disk.read_exact_at(&mut chunk, place)?;
-        let found = chunk.chunks(BLOCK).position(|block| block == wanted);
-        if let Some(block) = found {
-            return Ok(place + (block * BLOCK) as u64 + segment - page);
-        }
+    let root = Layout::of_this_workspace()
+        .desktop()
+        .join("virtual/root.erofs");
+    let output = Command::new("dump.erofs")
+        .args(["-e", "--path=/usr/lib/bulkhead/bulkhead-compositor"])
+        .arg(&root)
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // "   0:        0..   12665 |   12665 :   13123584..  13127680 |    4096"
+    let start = text
+        .lines()
+        .find_map(|line| line.trim_start().strip_prefix("0: "))
+        .and_then(|extent| extent.split(':').nth(1)?.split("..").next())
+        .and_then(|start| start.trim().parse::<u64>().ok());
+    match start {
+        Some(start) => Ok(context.image().partitions.root_a.start_bytes + start + 2048),
+        None => Err(Failure::new(format!(
+            "{} does not say where the compositor lies: {text} {}",
+            root.display(),
+            String::from_utf8_lossy(&output.stderr)
+        ))),
     }
-    Err(Failure::new(format!(
-        "no block of the root is the first code of {}",
-        program.display()
-    )))
-}
-
-/// Where the byte that is loaded at `address` lies in the file.
-fn segment_offset(file: &File, header: &[u8; 64], address: u64) -> Result<u64, Failure> {
-    let long = |bytes: &[u8], at: usize| {
-        bytes
-            .get(at..at + 8)
-            .and_then(|part| part.try_into().ok())
-            .map_or(0, u64::from_le_bytes)
-    };
-    let table = long(header, 32);
-    let count = u64::from(u16::from_le_bytes([header[56], header[57]]));
-    for index in 0..count {
-        let mut entry = [0; 56];
-        file.read_exact_at(&mut entry, table + index * 56)?;
-        let (offset, start, size) = (long(&entry, 8), long(&entry, 16), long(&entry, 32));
-        if entry[0] == 1 && (start..start + size).contains(&address) {
-            return Ok(offset + address - start);
-        }
-    }
-    Err(Failure::new("the compositor has no code at its entry"))
 }
