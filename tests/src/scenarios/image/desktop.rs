@@ -221,7 +221,8 @@ fn window(picture: &Picture, colour: [u8; 3]) -> Option<Area> {
             add(x, start, x + 1, end);
         }
     }
-    (bottom - top > LINE).then_some(Area {
+    // A line in the menu is long, too, but no rectangle.
+    (bottom - top > LINE && right - left > LINE).then_some(Area {
         x: left,
         y: top,
         width: right - left,
