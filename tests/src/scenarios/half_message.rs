@@ -40,7 +40,7 @@ fn run(context: &Context<'_>) -> Outcome {
     // The window that was there before still takes keys.
     desktop.click(foot.centre().0, foot.centre().1)?;
     desktop.type_text("touch /tmp/alive\n")?;
-    desktop.wait("foot to obey", Duration::from_secs(20), || {
+    desktop.wait("foot to obey", Duration::from_secs(60), || {
         Ok((context.guest("work", &["test", "-e", "/tmp/alive"])?.status == 0).then_some(()))
     })?;
     desktop.screenshot("after")?;

@@ -62,7 +62,7 @@ fn run(context: &Context<'_>) -> Outcome {
     })?;
     desktop.click(window.centre().0, window.centre().1)?;
     desktop.type_text("touch /tmp/alive\n")?;
-    desktop.wait("the survivor to obey", Duration::from_secs(20), || {
+    desktop.wait("the survivor to obey", Duration::from_secs(60), || {
         Ok((context
             .guest(survivor, &["test", "-e", "/tmp/alive"])?
             .status

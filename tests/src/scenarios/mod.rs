@@ -32,6 +32,13 @@ pub fn all() -> Vec<Scenario> {
         performance::SCENARIO,
         image::menu::SCENARIO,
         image::desktop::SCENARIO,
+    ]
+}
+
+/// Scenarios that nobody has seen to pass yet: they run only when they are named. Each belongs into
+/// [`all`] as soon as it has held on a quiet machine.
+pub fn unproven() -> Vec<Scenario> {
+    vec![
         image::host::SCENARIO,
         image::tampered::SCENARIO,
         image::power_cut::SCENARIO,

@@ -139,7 +139,7 @@ fn frames(context: &Context<'_>) -> Result<Value, Failure> {
         let after = guest_sample(context)?;
         difference(&before, &after)
     };
-    desktop.wait("simple-damage to end", Duration::from_secs(20), || {
+    desktop.wait("simple-damage to end", Duration::from_secs(60), || {
         Ok(desktop.windows_of("work")?.is_empty().then_some(()))
     })?;
     let direct = {

@@ -175,7 +175,7 @@ fn picture_of(
 }
 
 fn wait_gone(desktop: &Desktop<'_>, domain: &str) -> Outcome {
-    desktop.wait("the client to end", Duration::from_secs(20), || {
+    desktop.wait("the client to end", Duration::from_secs(60), || {
         Ok(desktop.windows_of(domain)?.is_empty().then_some(()))
     })
 }

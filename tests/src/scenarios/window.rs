@@ -39,7 +39,7 @@ fn run(context: &Context<'_>) -> Outcome {
     // Keys: the shell in foot obeys.
     desktop.click(window.centre().0, window.centre().1)?;
     desktop.type_text("echo typed-$((6*7)) > /tmp/keys\n")?;
-    desktop.wait("the keys to arrive", Duration::from_secs(20), || {
+    desktop.wait("the keys to arrive", Duration::from_secs(60), || {
         let output = context.guest("work", &["cat", "/tmp/keys"])?;
         Ok((output.stdout == b"typed-42\n").then_some(()))
     })?;
@@ -61,7 +61,7 @@ fn run(context: &Context<'_>) -> Outcome {
     // Resize by the bottom right corner of the border.
     let corner = (window.x + window.width + 2, window.y + window.height + 2);
     desktop.drag(corner, (corner.0 - 160, corner.1 - 120), &[])?;
-    let resized = desktop.wait("foot to become smaller", Duration::from_secs(20), || {
+    let resized = desktop.wait("foot to become smaller", Duration::from_secs(60), || {
         Ok(desktop
             .windows_of("work")?
             .into_iter()
@@ -99,7 +99,7 @@ fn run(context: &Context<'_>) -> Outcome {
     // Close: by Super+Q for the focused window, by the shell's exit for the other.
     desktop.click(flower.centre().0, flower.centre().1)?;
     desktop.chord(&[KEY_LEFTMETA, KEY_Q])?;
-    desktop.wait("the flower to close", Duration::from_secs(20), || {
+    desktop.wait("the flower to close", Duration::from_secs(60), || {
         Ok(desktop.windows_of("personal")?.is_empty().then_some(()))
     })?;
     let foot = desktop.wait_window("foot to be there still", Duration::from_secs(5), |w| {
@@ -108,7 +108,7 @@ fn run(context: &Context<'_>) -> Outcome {
     desktop.ask(json!({"op": "pointer_move", "x": foot.x + 10, "y": foot.y + 10}))?;
     desktop.click(foot.x + 10, foot.y + 10)?;
     desktop.type_text("exit\n")?;
-    desktop.wait("foot to close", Duration::from_secs(20), || {
+    desktop.wait("foot to close", Duration::from_secs(60), || {
         Ok(desktop.windows_of("work")?.is_empty().then_some(()))
     })?;
     desktop.screenshot("closed")?;

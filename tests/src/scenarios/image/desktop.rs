@@ -113,11 +113,11 @@ fn run(context: &DiskContext<'_>) -> Outcome {
     let area = window(&now, other).ok_or_else(|| Failure::new("no second window"))?;
     // The label is on the left, the buttons on the right: the bar's middle is for dragging.
     let grip = place(area.x + area.width / 2, area.y + 8);
-    let target = place(area.x + area.width / 2 - 90, area.y + 8 + 70);
+    let target = place(area.x + area.width / 2 + 420, area.y + 8 + 90);
     desktop.drag(grip, target)?;
     let moved = steps.wait(&mut desktop, "moved", SOON, |p| {
         window(p, other)
-            .is_some_and(|w| (w.x - area.x + 90).abs() <= 4 && (w.y - area.y - 70).abs() <= 4)
+            .is_some_and(|w| (w.x - area.x - 420).abs() <= 4 && (w.y - area.y - 90).abs() <= 4)
     })?;
     let area = window(&moved, other).ok_or_else(|| Failure::new("no second window"))?;
     let corner = place(area.x + area.width - 2, area.y + area.height - 2);

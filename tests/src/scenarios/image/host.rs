@@ -43,7 +43,7 @@ echo BEGIN compilers
 for p in gcc cc ld as python3 perl curl wget ssh nc apt dpkg; do command -v $p; done
 echo END compilers
 echo BEGIN template
-printf 'label = "blue"\ntemplate = "nosuch"\n' > /home/user/.config/bulkhead/domains/lost.toml
+printf 'name = "lost"\nlabel = "blue"\ntemplate = "nosuch"\n' > /home/user/.config/bulkhead/domains/lost.toml
 chown user:user /home/user/.config/bulkhead/domains/lost.toml
 AS_USER bulkhead run lost -- true 2>&1
 echo "status $?"

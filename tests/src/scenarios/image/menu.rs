@@ -60,7 +60,7 @@ fn run(context: &HereContext<'_>) -> Outcome {
         let file = base.join(format!("config/bulkhead/domains/{name}.toml"));
         fs::write(
             file,
-            format!("label = \"{label}\"\ntemplate = \"{name}\"\n"),
+            format!("name = \"{name}\"\nlabel = \"{label}\"\ntemplate = \"{name}\"\n"),
         )?;
     }
     let mut bus = Command::new("dbus-daemon")
