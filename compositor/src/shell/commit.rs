@@ -247,6 +247,7 @@ impl State {
         if !window.toplevel.is_initial_configure_sent() {
             return;
         }
+        let seen = window.toplevel.current_state().size;
         window.toplevel.with_pending_state(|state| {
             let mut set = |on: bool, flag: xdg_toplevel::State| {
                 if on {
@@ -259,8 +260,10 @@ impl State {
             set(resizing, xdg_toplevel::State::Resizing);
             set(mode == Mode::Maximised, xdg_toplevel::State::Maximized);
             set(mode == Mode::Fullscreen, xdg_toplevel::State::Fullscreen);
-            // A client that chose another size since keeps it.
-            let own = drawn.filter(|_| state.size.is_some() && mode == Mode::Floating && !resizing);
+            // A client that has seen the last size and chose another one since keeps that. One that is
+            // slow and still draws the size from before must not be told that size again.
+            let chosen = state.size.is_some() && state.size == seen;
+            let own = drawn.filter(|_| chosen && mode == Mode::Floating && !resizing);
             if let Some(size) = size.or(own) {
                 state.size = Some((size.w.max(1), size.h.max(1)).into());
             }
