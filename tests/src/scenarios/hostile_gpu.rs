@@ -42,13 +42,10 @@ fn run(context: &Context<'_>, backend: &str) -> Outcome {
     // Whether the attacker's own window is still the one from before.
     let mut alive = true;
     for attack in list.lines() {
-        let output = context.guest("work", &["timeout", "-s", "KILL", "60", &hostile, attack])?;
+        let tried = context.attack("work", "hostile-gpu", attack)?;
+        let output = tried.output;
         context.log(&format!("{attack}.txt"), &output.stdout)?;
-        if !context.own_vm_goes_on("work", attack)? {
-            alive = false;
-            context.install_hostile("work", "hostile-gpu")?;
-            continue;
-        }
+        alive &= !tried.own_vm_ended;
         check!(
             output.status == 0,
             "{attack}: status {}: {} {}",
