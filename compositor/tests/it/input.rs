@@ -82,6 +82,29 @@ fn super_and_drag_moves_and_resizes() {
 }
 
 #[test]
+fn a_client_that_draws_late_keeps_the_size_that_it_was_dragged_to() {
+    let desk = Desk::two();
+    let mut client = Client::connect(&desk, "work");
+    let window = client.window(200, 100, BLUE);
+    let w = desk.window_of("work").unwrap();
+    desk.pointer(w.x + 300, w.y + 300);
+    desk.pointer(w.x + w.w + 1, w.y + w.h + 1);
+    desk.button(LEFT, true);
+    desk.pointer(w.x + w.w + 61, w.y + w.h + 41);
+    // It has not drawn anything yet when the button is let go.
+    desk.button(LEFT, false);
+    assert!(client.sync());
+    let key = window.toplevel.id().protocol_id();
+    assert_eq!(client.told.configures.get(&key), Some(&(260, 140)));
+    assert!(!client.told.states[&key].contains(&3), "still resizing");
+    client.show(&window.surface, 260, 140, BLUE);
+    assert!(client.sync());
+    assert_eq!(client.told.configures.get(&key), Some(&(260, 140)));
+    let resized = desk.window_of("work").unwrap();
+    assert_eq!((resized.w, resized.h), (260, 140));
+}
+
+#[test]
 fn a_drag_of_the_left_border_keeps_the_right_one() {
     let desk = Desk::two();
     let mut client = Client::connect(&desk, "work");
