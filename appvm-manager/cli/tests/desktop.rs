@@ -426,6 +426,31 @@ fn the_machine_is_switched_off_when_all_domains_have_stopped() {
     assert!(error.contains("being switched off"), "{error}");
 }
 
+#[test]
+fn the_power_button_switches_the_machine_off() {
+    let mut machine = Machine::new();
+    machine.ok(&["create", "work"]);
+    let mut daemon = machine.daemon.take().unwrap();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    let power = machine.path("power");
+    fs::create_dir(&power).unwrap();
+    machine
+        .variables
+        .push(("BULKHEAD_POWER_DIR".into(), power.clone()));
+    machine.start_daemon(&[]);
+    machine.ok(&["start", "work"]);
+    let mut desktop = Desktop::new(&machine);
+    desktop.tell(r#"{"event":"power","time_us":1}"#);
+    desktop.tell(r#"{"event":"power","time_us":2}"#);
+    let end = Instant::now() + Duration::from_secs(20);
+    while !power.join("poweroff").exists() {
+        assert!(Instant::now() < end, "{}", machine.daemon_log());
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(machine.state("work"), "halted");
+}
+
 /// A template's folder.
 fn template(folder: &Path, description: &str) {
     fs::create_dir_all(folder.join("apps/applications")).unwrap();

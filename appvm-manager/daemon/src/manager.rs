@@ -151,7 +151,7 @@ impl Manager {
         self.compositor.clone().follow(on_news).await;
     }
 
-    fn take_news(&self, news: News) {
+    fn take_news(self: &Arc<Self>, news: News) {
         let changed = match &news {
             News::Came(windows) => self.locked_windows().replace(windows),
             News::Gone => self.locked_windows().replace(&[]),
@@ -174,6 +174,7 @@ impl Manager {
                     let time_us = event.time_us;
                     self.tell(Event::Menu { time_us });
                 }
+                ("power", _, _) => self.clone().power_button(),
                 _ => {}
             }
         }

@@ -61,6 +61,19 @@ impl Manager {
         result
     }
 
+    /// The machine's power button was pressed: what it means everywhere else, too. A session in a
+    /// window of another desktop does not own the machine, and only says so in its log.
+    pub(crate) fn power_button(self: Arc<Self>) {
+        if self.ending.load(Ordering::SeqCst) {
+            return;
+        }
+        tokio::spawn(async move {
+            if let Err(error) = self.power(Power::Off).await {
+                tracing::warn!("the power button: {error}");
+            }
+        });
+    }
+
     async fn power_with(self: &Arc<Self>, file: &std::path::Path) -> Result<()> {
         tracing::info!(file = %file.display(), "stopping all domains");
         let stopped = tokio::time::timeout(PATIENCE, self.stop_all()).await;

@@ -64,6 +64,11 @@ impl State {
         self.announce(json!({ "event": "menu", "time_us": time_us() }));
     }
 
+    /// The machine's power button was pressed.
+    pub(crate) fn announce_power(&mut self) {
+        self.announce(json!({ "event": "power", "time_us": time_us() }));
+    }
+
     /// Titles come from guests, as often as they like: subscribers are told at most four times a
     /// second, and of so many windows at a time.
     pub(crate) fn announce_titles_soon(&mut self) {

@@ -15,6 +15,8 @@ use crate::{layout::Mode, state::State};
 const XKB_OFFSET: u32 = 8;
 /// evdev codes of the left and the right Super key.
 const SUPER: [u32; 2] = [125, 126];
+/// evdev's code of the machine's power button (ACPI's comes through the kernel's `button` driver).
+const POWER: u32 = 116;
 /// No hand holds more keys down.
 const MAX_DOWN: usize = 64;
 
@@ -95,6 +97,13 @@ impl State {
         let Some(xkb_code) = code.checked_add(XKB_OFFSET).filter(|c| *c < 768) else {
             return;
         };
+        if code == POWER {
+            // No window ever learns of it, and no program of the host can keep it.
+            if pressed {
+                self.announce_power();
+            }
+            return;
+        }
         let state = if pressed {
             KeyState::Pressed
         } else {

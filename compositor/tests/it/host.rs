@@ -272,6 +272,32 @@ fn a_tap_on_super_is_told_and_nothing_else_is() {
     assert_eq!(channel.receive()["event"], "menu");
 }
 
+#[test]
+fn the_power_button_is_told_once_and_no_window_sees_it() {
+    const POWER: u32 = 116;
+    let desk = Desk::two();
+    let channel = events(&desk);
+    let mut work = Client::connect(&desk, "work");
+    work.window(200, 100, BLUE);
+    let told = |name: &str| loop {
+        let event = channel.receive()["event"].clone();
+        if event == name {
+            return;
+        }
+        assert_ne!(event, "power", "told before or twice");
+    };
+    desk.key(KEY_A, true);
+    desk.key(KEY_A, false);
+    desk.key(POWER, true);
+    told("power");
+    desk.key(POWER, false);
+    desk.key(SUPER, true);
+    desk.key(SUPER, false);
+    told("menu");
+    work.until("the other key", |t| t.has("key 30 up"));
+    assert!(!work.told.log.iter().any(|l| l.starts_with("key 116")));
+}
+
 fn monotonic_us() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(now.tv_sec * 1_000_000 + now.tv_nsec / 1000).unwrap()
