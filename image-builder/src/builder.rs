@@ -249,6 +249,8 @@ impl Builder {
             components: &[],
             form: Form::Erofs,
             applications: false,
+            users: &[],
+            services: &[],
         };
         let stamp = Stamp::new(
             &self.layout.stamps(),

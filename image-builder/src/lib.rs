@@ -26,6 +26,7 @@ pub mod modules;
 pub mod programs;
 pub mod recipe;
 pub mod root;
+pub mod services;
 pub mod stamp;
 pub mod template;
 pub mod tools;

@@ -8,6 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, io};
+use crate::services::{self, ServiceRecipe, SystemUser};
 
 /// A template: the root that application domains run from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,12 @@ pub struct TemplateRecipe {
     /// Single files of packages that are not installed themselves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pick: Vec<Pick>,
+    /// Users for its services.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub user: Vec<SystemUser>,
+    /// Programs that always run in its domains.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service: Vec<ServiceRecipe>,
 }
 
 /// Files taken out of a package without what the package depends on.
@@ -277,6 +284,7 @@ pub fn template_file(file: &Path) -> Result<TemplateRecipe, Error> {
         check_packages(file, std::slice::from_ref(&pick.package))?;
         check_files(file, &pick.files)?;
     }
+    services::check(&recipe.user, &recipe.service).map_err(wrong)?;
     Ok(recipe)
 }
 

@@ -40,6 +40,31 @@ mkdir -p "$root"/home/user "$root"/usr/lib/bulkhead "$root"/usr/share/bulkhead/i
     "$root"/out "$root"/share
 chown 1000:1000 "$root"/home/user
 
+# Users and services that the recipe names.
+if [ -d "$BULKHEAD_ADDED" ]; then
+    while read -r name uid home; do
+        ! grep -q -e "^$name:" -e "^[^:]*:[^:]*:$uid:" "$root"/etc/passwd "$root"/etc/group \
+            || { echo "the packages have made the user $name or the number $uid already" >&2; exit 1; }
+        echo "$name:x:$uid:" >> "$root"/etc/group
+        echo "$name:x:$uid:$uid:$name:$home:/usr/sbin/nologin" >> "$root"/etc/passwd
+        echo "$name:!:20454:0:99999:7:::" >> "$root"/etc/shadow
+        if [ "$home" != /nonexistent ]; then
+            mkdir -p "$root$home"
+            chown "$uid:$uid" "$root$home"
+            chmod 0700 "$root$home"
+        fi
+    done < "$BULKHEAD_ADDED"/users
+    for service in "$BULKHEAD_ADDED"/services/*; do
+        [ -f "$service" ] || continue
+        user=$(head -n 1 "$service")
+        grep -q "^$user:" "$root"/etc/passwd \
+            || { echo "service ${service##*/}: there is no user $user" >&2; exit 1; }
+        [ -x "$root$(sed -n 2p "$service")" ] \
+            || { echo "service ${service##*/}: no program $(sed -n 2p "$service")" >&2; exit 1; }
+        install -D -m 0644 "$service" "$root"/etc/bulkhead/services/"${service##*/}"
+    done
+fi
+
 # Last: the caches compare the time stamps of folders, which mkfs.erofs sets to this same time.
 # /dev, /proc and /sys are those of the machine that builds: not ours to touch.
 find "$root" -xdev \( -path "$root/proc" -o -path "$root/sys" -o -path "$root/dev" \) -prune -o \

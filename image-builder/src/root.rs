@@ -9,6 +9,7 @@ use crate::{
     command::{find_program, program, run},
     error::{Error, io},
     recipe::Pick,
+    services::{self, ServiceRecipe, SystemUser},
     stamp::Inputs,
 };
 
@@ -40,6 +41,10 @@ pub struct RootSpec<'a> {
     pub form: Form,
     /// Whether the applications' desktop files and icons are wanted beside it.
     pub applications: bool,
+    /// Users that it has besides those of its packages.
+    pub users: &'a [SystemUser],
+    /// Programs that the agent always runs.
+    pub services: &'a [ServiceRecipe],
 }
 
 /// What becomes of a finished root.
@@ -76,6 +81,9 @@ impl RootSpec<'_> {
             .text("hook", HOOK);
         if self.applications {
             inputs.text("applications", APPS_HOOK);
+        }
+        if !(self.users.is_empty() && self.services.is_empty()) {
+            inputs.text("services", &format!("{:?} {:?}", self.users, self.services));
         }
         inputs
     }
@@ -131,6 +139,8 @@ pub fn build(spec: &RootSpec<'_>, mirror: &Mirror, output: &Path) -> Result<(), 
     let apps_hook = script("apps-hook.sh", APPS_HOOK)?;
     let picks = work.path().join("picks");
     fs::write(&picks, spec.picks()).map_err(io("writing", &picks))?;
+    let added = work.path().join("added");
+    services::write(&added, spec.users, spec.services)?;
     let made = work.path().join("root");
     let made_apps = work.path().join("apps");
 
@@ -141,6 +151,7 @@ pub fn build(spec: &RootSpec<'_>, mirror: &Mirror, output: &Path) -> Result<(), 
         .env("BULKHEAD_ROOT_FORM", spec.form.name())
         .env("BULKHEAD_APPS_OUTPUT", &made_apps)
         .env("BULKHEAD_PICKS", &picks)
+        .env("BULKHEAD_ADDED", &added)
         .env("LC_ALL", "C.UTF-8")
         .arg(if is_root {
             "--mode=root"

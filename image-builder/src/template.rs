@@ -26,6 +26,8 @@ fn spec<'a>(name: &'a str, recipe: &'a TemplateRecipe) -> RootSpec<'a> {
         components: &[],
         form: Form::Erofs,
         applications: true,
+        users: &recipe.user,
+        services: &recipe.service,
     }
 }
 

@@ -16,9 +16,9 @@ use crate::connection::{Connection, Listener};
 use crate::console::{self, boot_ms, say};
 use crate::control::{Asked, Link};
 use crate::reaper::Reaper;
-use crate::services::{self, Service, Socket};
+use crate::services::{self, Account, Service, Socket};
 use crate::session::{Context, Sockets};
-use crate::{disks, files, modules, mounts, network, power, server, user};
+use crate::{disks, files, modules, mounts, network, power, server, template_services, user};
 
 /// The stages of the start and when each was over, in milliseconds since the guest's boot.
 #[derive(Default)]
@@ -74,6 +74,7 @@ pub fn run() -> ! {
         say(&format!("no session bus: {error}"));
     }
     start_proxy(&reaper, outbox, display, &sockets);
+    template_services::start(&reaper);
     stages.over("services");
     match Listener::vsock(EXEC_PORT) {
         Ok(listener) => {
@@ -269,7 +270,7 @@ fn start_proxy(
                 return thread_sockets.known(Vec::new());
             };
             Service {
-                name: "wayland-proxy",
+                name: "wayland-proxy".into(),
                 argv: vec![
                     proxy.to_string_lossy().into_owned(),
                     "--socket".into(),
@@ -277,6 +278,7 @@ fn start_proxy(
                 ],
                 socket: Socket::Made(user::WAYLAND_SOCKET.into()),
                 status,
+                account: Account::desktop_user(),
             }
             .start(reaper);
             thread_sockets.known(vec![user::WAYLAND_SOCKET.into()]);

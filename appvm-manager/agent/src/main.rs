@@ -25,6 +25,7 @@ mod server;
 mod services;
 mod session;
 mod spawn;
+mod template_services;
 mod user;
 
 use std::path::PathBuf;

@@ -38,25 +38,53 @@ pub enum Socket {
     /// It is here already, and the service is started when somebody connects. Commands need not
     /// wait for such a service, and most never need it.
     Given(UnixListener),
+    /// It has none that matters here.
+    None,
+}
+
+/// Who a service runs as.
+pub struct Account {
+    /// The user's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+    /// Where it starts.
+    pub home: String,
+    /// Its whole environment.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Account {
+    /// The desktop user, with everything that its session has.
+    pub fn desktop_user() -> Self {
+        Account {
+            uid: user::UID,
+            gid: user::UID,
+            home: user::HOME.to_owned(),
+            environment: user::environment(false),
+        }
+    }
 }
 
 /// A program that is started again whenever it ends.
 pub struct Service {
     /// For messages.
-    pub name: &'static str,
+    pub name: String,
     /// What to run.
     pub argv: Vec<String>,
     /// Its socket.
     pub socket: Socket,
     /// Who is told when it starts and ends.
     pub status: Option<Arc<Outbox>>,
+    /// Who it runs as.
+    pub account: Account,
 }
 
 impl Service {
-    /// Supervises it on a thread, as the desktop user.
+    /// Supervises it on a thread.
     pub fn start(self, reaper: Reaper) {
         let result = thread::Builder::new()
-            .name(self.name.into())
+            .name(self.name.clone())
             .spawn(move || {
                 let mut restarts = 0;
                 let mut pause = Duration::from_millis(100);
@@ -99,14 +127,15 @@ impl Service {
                 wait_for_client(listener)?;
                 Some(listener.as_fd())
             }
+            Socket::None => None,
         };
         let (reader, writer) = pipe()?;
         let null = null()?;
         let program = Program {
             argv: self.argv.clone(),
-            environment: user::environment(false),
-            cwd: user::HOME.into(),
-            uid: Some(user::UID),
+            environment: self.account.environment.clone(),
+            cwd: self.account.home.clone().into(),
+            ids: Some((self.account.uid, self.account.gid)),
             stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
             terminal: false,
             arg0: None,
@@ -115,7 +144,7 @@ impl Service {
         let child = program.spawn(reaper)?;
         drop(writer);
         self.tell(true, restarts);
-        relay_lines(self.name, reader);
+        relay_lines(self.name.clone(), reader);
         Ok(match child.ended.recv() {
             Ok(reason) => format!("{reason:?}"),
             Err(_) => "unknown".to_owned(),
@@ -147,17 +176,18 @@ pub fn session_bus(reaper: &Reaper) -> std::io::Result<()> {
     let listener = UnixListener::bind(user::BUS_SOCKET)?;
     give(Path::new(user::BUS_SOCKET), user::UID, user::UID)?;
     Service {
-        name: "dbus",
+        name: "dbus".into(),
         argv: ["/bin/sh", "-c", BUS_SCRIPT].map(String::from).into(),
         socket: Socket::Given(listener),
         status: None,
+        account: Account::desktop_user(),
     }
     .start(reaper.clone());
     Ok(())
 }
 
 /// Shows a service's output on the console, line by line.
-fn relay_lines(name: &'static str, output: OwnedFd) {
+fn relay_lines(name: String, output: OwnedFd) {
     let result = thread::Builder::new().spawn(move || {
         let mut reader = BufReader::new(std::fs::File::from(output));
         let mut line = Vec::new();
@@ -219,7 +249,7 @@ pub fn console_shell(reaper: Reaper) {
                         argv: vec![shell.to_owned()],
                         environment,
                         cwd: "/root".into(),
-                        uid: None,
+                        ids: None,
                         stdio: [device.as_fd(); 3],
                         terminal: true,
                         arg0: Some("-bash".into()),

@@ -168,7 +168,7 @@ fn start(context: &Context, request: &ExecRequest) -> Result<Started, (u8, Strin
         argv,
         environment,
         cwd,
-        uid: (context.in_guest && !as_root).then_some(user::UID),
+        ids: (context.in_guest && !as_root).then_some((user::UID, user::UID)),
         stdio: [theirs[0].as_fd(), theirs[1].as_fd(), theirs[2].as_fd()],
         terminal: request.tty.is_some(),
         arg0,

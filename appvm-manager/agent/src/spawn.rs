@@ -21,8 +21,8 @@ pub struct Program<'a> {
     pub environment: Vec<(String, String)>,
     /// Where it starts; a missing folder becomes `/`.
     pub cwd: PathBuf,
-    /// Whose user and group number it gets; `None` keeps ours.
-    pub uid: Option<u32>,
+    /// The user's and the group's number that it gets; `None` keeps ours.
+    pub ids: Option<(u32, u32)>,
     /// Its standard descriptors.
     pub stdio: [BorrowedFd<'a>; 3],
     /// Descriptor 0 is to be its controlling terminal.
@@ -122,7 +122,7 @@ struct Prepared {
     argv: Vec<*const libc::c_char>,
     environment: Vec<*const libc::c_char>,
     cwd: CString,
-    uid: Option<u32>,
+    ids: Option<(u32, u32)>,
     stdio: [RawFd; 3],
     terminal: bool,
     listener: Option<RawFd>,
@@ -152,9 +152,9 @@ impl Prepared {
             if self.terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
                 self.give_up();
             }
-            if let Some(uid) = self.uid {
+            if let Some((uid, gid)) = self.ids {
                 let failed = libc::setgroups(0, std::ptr::null()) != 0
-                    || libc::setgid(uid) != 0
+                    || libc::setgid(gid) != 0
                     || libc::setuid(uid) != 0;
                 if failed {
                     self.give_up();
@@ -237,7 +237,7 @@ impl Program<'_> {
             argv: pointers(&argv),
             environment: pointers(&environment),
             cwd: crate::files::c_path(&self.cwd)?,
-            uid: self.uid,
+            ids: self.ids,
             stdio: [
                 stdio[0].as_raw_fd(),
                 stdio[1].as_raw_fd(),
@@ -290,7 +290,7 @@ mod tests {
             argv: argv.iter().map(|&text| text.to_owned()).collect(),
             environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
             cwd: "/nonexistent".into(),
-            uid: None,
+            ids: None,
             stdio: [null.as_fd(); 3],
             terminal: false,
             arg0: None,
@@ -326,7 +326,7 @@ mod tests {
                 .into(),
             environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
             cwd: "/".into(),
-            uid: None,
+            ids: None,
             stdio: [null.as_fd(); 3],
             terminal: false,
             arg0: None,

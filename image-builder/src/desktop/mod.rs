@@ -121,6 +121,8 @@ impl Desktop<'_> {
             components: &firmware.components,
             form: Form::Tar,
             applications: false,
+            users: &[],
+            services: &[],
         };
         let stamp = self.stamp("base", spec.inputs());
         if self.builder.options.refresh || !stamp.is_current(&[&output]) {
