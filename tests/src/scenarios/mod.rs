@@ -31,13 +31,6 @@ pub fn all() -> Vec<Scenario> {
         bad_input::SCENARIO,
         performance::SCENARIO,
         image::menu::SCENARIO,
-    ]
-}
-
-/// Scenarios that nobody has seen to pass yet: they run only when they are named. Each belongs into
-/// [`all`] as soon as it has held on a quiet machine.
-pub fn unproven() -> Vec<Scenario> {
-    vec![
         image::desktop::SCENARIO,
         image::host::SCENARIO,
         image::tampered::SCENARIO,

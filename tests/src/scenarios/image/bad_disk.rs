@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use super::AS_USER;
+use super::{AS_USER, in_session};
 use crate::check;
 use crate::e2e::disk::{BOOT_LIMIT, DiskContext, READY};
 use crate::e2e::{Outcome, Place, Scenario};
@@ -105,7 +105,7 @@ fn no_screen(context: &DiskContext<'_>) -> Outcome {
 /// sends the one that a real cable would bring.
 fn unplugged(context: &DiskContext<'_>) -> Outcome {
     let mut options = context.machine("machine");
-    options.script = Some(format!(
+    options.script = Some(in_session(&format!(
         r#"{AS_USER} sh -c 'bulkhead run work -- foot -W 60x20 & \
             until bulkhead windows --json | grep -q foot; do sleep 1; done; echo SHOWN; wait' &
         until journalctl -b -t test -o cat | grep -q SHOWN; do sleep 1; done
@@ -114,7 +114,7 @@ fn unplugged(context: &DiskContext<'_>) -> Outcome {
         tell off; echo UNPLUGGED; sleep 4
         tell detect; echo PLUGGED
         {AS_USER} bulkhead windows --json | tr -d '\n'; wait"#
-    ));
+    )));
     let mut desktop = context.boot(&options)?;
     desktop.wait_for("SHOWN", Duration::from_secs(120))?;
     let red = |picture: &crate::e2e::picture::Picture| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{AS_USER, section};
+use super::{AS_USER, in_session, section};
 use crate::check;
 use crate::e2e::disk::DiskContext;
 use crate::e2e::{Failure, Outcome, Place, Scenario};
@@ -70,7 +70,7 @@ echo END wakeups
 fn run(context: &DiskContext<'_>) -> Outcome {
     let mut options = context.machine("machine");
     let script = SCRIPT.replace("AS_USER", AS_USER);
-    options.script = Some(script.replace("WATCH", &WATCH_S.to_string()));
+    options.script = Some(in_session(&script.replace("WATCH", &WATCH_S.to_string())));
     let mut desktop = context.boot(&options)?;
     desktop.wait_for("END wakeups", Duration::from_secs(WATCH_S + 180))?;
     context.screenshot(&mut desktop, "idle")?;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{AS_USER, script_lines};
+use super::{AS_USER, in_session, script_lines};
 use crate::check;
 use crate::e2e::disk::DiskContext;
 use crate::e2e::{Failure, Outcome, Place, Scenario};
@@ -24,7 +24,8 @@ const WRITER: &str = r#"cd ~; i=$(cat count 2>/dev/null || echo 0); echo found $
 fn run(context: &DiskContext<'_>) -> Outcome {
     let cuts = context.rounds(3, 10);
     let mut options = context.machine("machine");
-    options.script = Some(format!("{AS_USER} bulkhead run work -- sh -c '{WRITER}'"));
+    let writer = format!("{AS_USER} bulkhead run work -- sh -c '{WRITER}'");
+    options.script = Some(in_session(&writer));
     let mut random = Random::new();
     let mut synced = 0;
     for cut in 1..=cuts {
