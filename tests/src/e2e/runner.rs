@@ -24,7 +24,11 @@ pub struct Tally {
 /// What QEMU's emulation does now and then, whatever is tested (docs/testing.md): the *outer* kernel
 /// meets a breakpoint that nobody set, or a VM's saved registers are not its own, so that its guest
 /// crashes. A scenario that failed beside one of these runs a second time, and only then.
-const EMULATOR_FAULTS: [&str; 2] = ["Oops: int3", "the guest crashed"];
+const EMULATOR_FAULTS: [&str; 2] = ["Oops: int3", GUEST_CRASHED];
+
+/// What the manager says of a crashed guest: on the serial line of a disk image, and in the log of the
+/// test host's session, from which [`in_host`] adds it to the console.
+const GUEST_CRASHED: &str = "its guest crashed";
 
 /// Which run of a scenario it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -144,11 +148,15 @@ fn in_host(
         return Err("there is no test host".to_owned());
     };
     let context = Context::new(running, folder);
+    let crashes = context.crashes().unwrap_or(0);
     let outcome = run(&context);
     keep_logs(&context);
     let mut consoles = running.console_log();
-    if outcome.is_err() && running.accelerator() == Accelerator::Emulation {
-        consoles += &context.crashed_guests().unwrap_or_default();
+    if outcome.is_err()
+        && running.accelerator() == Accelerator::Emulation
+        && context.crashes().is_ok_and(|now| now > crashes)
+    {
+        consoles += GUEST_CRASHED;
     }
     // A host that cannot be cleaned is not used again.
     if outcome.is_ok()

@@ -113,7 +113,7 @@ fn unplugged(context: &DiskContext<'_>) -> Outcome {
         tell() {{ echo $1 > $out/status; udevadm trigger -c change -s drm; sleep 4; }}
         tell off; echo UNPLUGGED; sleep 4
         tell detect; echo PLUGGED
-        {AS_USER} bulkhead windows --json | tr -d '\n'; wait"#
+        {AS_USER} bulkhead windows --json | tr -d '\n'; echo; wait"#
     )));
     let mut desktop = context.boot(&options)?;
     desktop.wait_for("SHOWN", Duration::from_secs(120))?;
