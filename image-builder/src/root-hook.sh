@@ -40,7 +40,8 @@ mkdir -p "$root"/home/user "$root"/usr/lib/bulkhead "$root"/usr/share/bulkhead/i
     "$root"/out "$root"/share
 chown 1000:1000 "$root"/home/user
 
-# Users and services that the recipe names.
+# Users and services that the recipe names. Paths are looked at from inside: what is a link there must
+# not lead to a place of the machine that builds.
 if [ -d "$BULKHEAD_ADDED" ]; then
     while read -r name uid home; do
         ! grep -q -e "^$name:" -e "^[^:]*:[^:]*:$uid:" "$root"/etc/passwd "$root"/etc/group \
@@ -49,9 +50,9 @@ if [ -d "$BULKHEAD_ADDED" ]; then
         echo "$name:x:$uid:$uid:$name:$home:/usr/sbin/nologin" >> "$root"/etc/passwd
         echo "$name:!:20454:0:99999:7:::" >> "$root"/etc/shadow
         if [ "$home" != /nonexistent ]; then
-            mkdir -p "$root$home"
-            chown "$uid:$uid" "$root$home"
-            chmod 0700 "$root$home"
+            chroot "$root" mkdir -p "$home"
+            chroot "$root" chown "$uid:$uid" "$home"
+            chroot "$root" chmod 0700 "$home"
         fi
     done < "$BULKHEAD_ADDED"/users
     for service in "$BULKHEAD_ADDED"/services/*; do
@@ -59,8 +60,9 @@ if [ -d "$BULKHEAD_ADDED" ]; then
         user=$(head -n 1 "$service")
         grep -q "^$user:" "$root"/etc/passwd \
             || { echo "service ${service##*/}: there is no user $user" >&2; exit 1; }
-        [ -x "$root$(sed -n 2p "$service")" ] \
-            || { echo "service ${service##*/}: no program $(sed -n 2p "$service")" >&2; exit 1; }
+        program=$(sed -n 2p "$service")
+        chroot "$root" test -x "$program" \
+            || { echo "service ${service##*/}: no program $program" >&2; exit 1; }
         install -D -m 0644 "$service" "$root"/etc/bulkhead/services/"${service##*/}"
     done
 fi

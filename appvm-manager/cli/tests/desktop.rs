@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -399,6 +399,19 @@ fn a_disposable_goes_with_its_last_window() {
     );
 }
 
+/// Starts the daemon again, now with a folder for its wish to switch the machine off.
+fn may_switch_off(machine: &mut Machine) -> PathBuf {
+    let mut daemon = machine.daemon.take().unwrap();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    let power = machine.path("power");
+    fs::create_dir(&power).unwrap();
+    let variable = ("BULKHEAD_POWER_DIR".into(), power.clone());
+    machine.variables.push(variable);
+    machine.start_daemon(&[]);
+    power
+}
+
 #[test]
 fn the_machine_is_switched_off_when_all_domains_have_stopped() {
     let mut machine = Machine::new();
@@ -407,16 +420,7 @@ fn the_machine_is_switched_off_when_all_domains_have_stopped() {
     let error = machine.fails(1, &["power", "off"]);
     assert!(error.contains("BULKHEAD_POWER_DIR is not set"), "{error}");
     assert_eq!(machine.state("work"), "running");
-    let mut daemon = machine.daemon.take().unwrap();
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
-
-    let power = machine.path("power");
-    fs::create_dir(&power).unwrap();
-    machine
-        .variables
-        .push(("BULKHEAD_POWER_DIR".into(), power.clone()));
-    machine.start_daemon(&[]);
+    let power = may_switch_off(&mut machine);
     machine.ok(&["start", "work"]);
     machine.ok(&["power", "reboot"]);
     assert_eq!(machine.state("work"), "halted");
@@ -430,15 +434,7 @@ fn the_machine_is_switched_off_when_all_domains_have_stopped() {
 fn the_power_button_switches_the_machine_off() {
     let mut machine = Machine::new();
     machine.ok(&["create", "work"]);
-    let mut daemon = machine.daemon.take().unwrap();
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
-    let power = machine.path("power");
-    fs::create_dir(&power).unwrap();
-    machine
-        .variables
-        .push(("BULKHEAD_POWER_DIR".into(), power.clone()));
-    machine.start_daemon(&[]);
+    let power = may_switch_off(&mut machine);
     machine.ok(&["start", "work"]);
     let mut desktop = Desktop::new(&machine);
     desktop.tell(r#"{"event":"power","time_us":1}"#);

@@ -20,8 +20,8 @@ const PROGRAMS: &str = "/usr/lib/bulkhead";
 /// What the VMM says last when a guest cannot go on.
 const GUEST_CRASHED: &str = "the guest crashed";
 
-/// What the manager says then.
-const GUEST_HAS_CRASHED: &str = "its guest crashed";
+/// What the manager says then, in its log and on the serial line of a disk image.
+pub const GUEST_HAS_CRASHED: &str = "its guest crashed";
 
 /// No single command of a scenario takes longer, even on a busy emulated machine.
 const COMMAND_LIMIT: Duration = Duration::from_secs(240);

@@ -6,11 +6,11 @@ use std::time::Instant;
 use bulkhead_image::builder::HostImages;
 use bulkhead_image::desktop::DesktopImage;
 
-use super::context::Context;
+use super::context::{Context, GUEST_HAS_CRASHED};
 use super::disk::DiskContext;
 use super::here::HereContext;
 use super::{Outcome, Place, Scenario, name_matches};
-use crate::machine::{Accelerator, BootOptions, Machine};
+use crate::machine::{Accelerator, BootOptions, Machine, best_accelerator};
 
 /// What a run of scenarios came to.
 #[derive(Debug, Default)]
@@ -24,11 +24,7 @@ pub struct Tally {
 /// What QEMU's emulation does now and then, whatever is tested (docs/testing.md): the *outer* kernel
 /// meets a breakpoint that nobody set, or a VM's saved registers are not its own, so that its guest
 /// crashes. A scenario that failed beside one of these runs a second time, and only then.
-const EMULATOR_FAULTS: [&str; 2] = ["Oops: int3", GUEST_CRASHED];
-
-/// What the manager says of a crashed guest: on the serial line of a disk image, and in the log of the
-/// test host's session, from which [`in_host`] adds it to the console.
-const GUEST_CRASHED: &str = "its guest crashed";
+const EMULATOR_FAULTS: [&str; 2] = ["Oops: int3", GUEST_HAS_CRASHED];
 
 /// Which run of a scenario it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,7 +101,7 @@ pub fn run(scenarios: &[Scenario], images: &Images, target: &Path) -> Result<Tal
             }
             Err(failure)
                 if attempt == Attempt::First
-                    && let Some(fault) = emulator_fault(&consoles) =>
+                    && let Some(fault) = emulator_fault(best_accelerator(), &consoles) =>
             {
                 eprintln!(
                     "scenario {} ... {failure}, and the emulated processor had a fault ({fault:?}) \
@@ -152,11 +148,8 @@ fn in_host(
     let outcome = run(&context);
     keep_logs(&context);
     let mut consoles = running.console_log();
-    if outcome.is_err()
-        && running.accelerator() == Accelerator::Emulation
-        && context.crashes().is_ok_and(|now| now > crashes)
-    {
-        consoles += GUEST_CRASHED;
+    if outcome.is_err() && context.crashes().is_ok_and(|now| now > crashes) {
+        consoles += GUEST_HAS_CRASHED;
     }
     // A host that cannot be cleaned is not used again.
     if outcome.is_ok()
@@ -168,8 +161,11 @@ fn in_host(
     Ok((outcome, consoles))
 }
 
-/// The line in which one of [`EMULATOR_FAULTS`] shows.
-fn emulator_fault(consoles: &str) -> Option<&str> {
+/// The line in which one of [`EMULATOR_FAULTS`] shows. A real processor has none of them.
+fn emulator_fault(accelerator: Accelerator, consoles: &str) -> Option<&str> {
+    if accelerator != Accelerator::Emulation {
+        return None;
+    }
     consoles
         .lines()
         .find(|line| EMULATOR_FAULTS.iter().any(|fault| line.contains(fault)))
@@ -214,4 +210,19 @@ fn fresh_folder(folder: &PathBuf) -> std::io::Result<()> {
         _ => {}
     }
     std::fs::create_dir_all(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_fault_of_an_emulated_processor_is_one() {
+        let crash = "booted\nthe VMM has ended domain=work reason=\"its guest crashed\"\n";
+        let fault = emulator_fault(Accelerator::Emulation, crash);
+        assert!(fault.is_some_and(|line| line.contains("domain=work")));
+        assert!(emulator_fault(Accelerator::Emulation, "Oops: int3 [#1]").is_some());
+        assert_eq!(emulator_fault(Accelerator::Kvm, crash), None);
+        assert_eq!(emulator_fault(Accelerator::Emulation, "Oops: 0002"), None);
+    }
 }

@@ -30,7 +30,7 @@ pub use bulkhead_host_init::protocol::{Exit, User};
 use bulkhead_host_init::protocol::{Frame, Kind};
 use bulkhead_image::builder::HostImages;
 
-pub use accelerator::Accelerator;
+pub use accelerator::{Accelerator, best as best_accelerator};
 use connection::Connection;
 pub use exec::{Exec, Output, Process};
 
