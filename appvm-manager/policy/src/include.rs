@@ -96,13 +96,12 @@ impl Loader {
         place: &Place,
         syntax: Syntax<'_>,
     ) -> Result<(), LoadError> {
-        let text = self
+        let (path, text) = self
             .open_include(folder, path)
             .map_err(|problem| LoadError::Line {
                 place: place.clone(),
                 problem,
             })?;
-        let (path, text) = text;
         self.text(folder, &path, &text, syntax)
     }
 
@@ -142,7 +141,12 @@ impl Loader {
             });
         }
         for name in names {
-            self.include(folder, &format!("{path}/{name}"), place, Syntax::Policy)?;
+            let path = if path.is_empty() {
+                name
+            } else {
+                format!("{path}/{name}")
+            };
+            self.include(folder, &path, place, Syntax::Policy)?;
         }
         Ok(())
     }
