@@ -10,7 +10,7 @@
 //! not be read: what no rule allows is denied, and a policy with one wrong line is no policy.
 //!
 //! Start reading at [`policy`] (load and evaluate), then [`token`] (the words), [`rule`] (one line),
-//! [`matching`] (which rule speaks of a call) and [`targets`] (what a question offers).
+//! `matching` (which rule speaks of a call) and `targets` (what a question offers).
 //!
 //! The rules are those of Qubes' `qubes-core-qrexec` (`qrexec/policy/parser.py`, `doc/`); comments
 //! name the place there.

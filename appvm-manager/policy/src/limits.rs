@@ -32,7 +32,7 @@ pub const MAX_LINES: usize = 8192;
 /// The longest line of a policy file, in bytes.
 pub const MAX_LINE_BYTES: usize = 2048;
 
-/// The most words on one line: five columns and six parameters of which none may come twice, and
+/// The most words on one line: five columns and five parameters of which none may come twice, and
 /// some room so that the error can say which word is one too many.
 pub const MAX_WORDS: usize = 16;
 
