@@ -42,6 +42,7 @@ pub enum LinkFault {
 /// folder at the top), and gives it as it is stored: with visible names, as [`names::stored`] makes
 /// them, so that it leads to what it led to.
 pub fn stored(untrusted_target: &[u8], folders_above: usize) -> Result<String, LinkFault> {
+    let mut climbable = folders_above.checked_sub(1).ok_or(LinkFault::AtTop)?;
     if untrusted_target.is_empty() {
         return Err(LinkFault::Empty);
     }
@@ -51,7 +52,6 @@ pub fn stored(untrusted_target: &[u8], folders_above: usize) -> Result<String, L
     if untrusted_target.len() > MAX_TARGET {
         return Err(LinkFault::TooLong);
     }
-    let mut climbable = folders_above.checked_sub(1).ok_or(LinkFault::AtTop)?;
     let mut went_down = false;
     let mut target = String::with_capacity(untrusted_target.len());
     for (number, untrusted_part) in untrusted_target.split(|byte| *byte == b'/').enumerate() {

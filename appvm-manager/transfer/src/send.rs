@@ -324,7 +324,7 @@ impl<W: Write> Visitor for Sending<'_, W> {
 fn meta(data: &Stat) -> Meta {
     Meta {
         mode: u16::try_from(data.st_mode & 0o777).unwrap_or(0),
-        seconds: i64::try_from(data.st_mtime).unwrap_or(0),
+        seconds: data.st_mtime,
         nanoseconds: u32::try_from(data.st_mtime_nsec)
             .ok()
             .filter(|nanoseconds| *nanoseconds < 1_000_000_000)
