@@ -496,6 +496,35 @@ fn streams_without_an_end() {
     assert_eq!(error.verdict(), Verdict::NotAsAnnounced);
 }
 
+/// A sender that says something and then nothing, on a stream whose reads may take so long only.
+struct Silent<'a>(&'a [u8]);
+
+impl std::io::Read for Silent<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 => Err(std::io::ErrorKind::TimedOut.into()),
+            length => Ok(length),
+        }
+    }
+}
+
+#[test]
+fn silence_ends_a_transfer() {
+    let (manifest, steps) = small();
+    let good = stream(&manifest, &steps);
+    let target = Target::new();
+    for length in 0..good.len() {
+        let mut quiet = |_: &Progress<'_>| {};
+        let mut watch = Watch::new(&mut quiet, Cancel::default());
+        let silent = Silent(&good[..length]);
+        let error = Receiver::new(silent, &target.incoming, Limits::default())
+            .and_then(|mut receiver| receiver.receive(&mut watch))
+            .unwrap_err();
+        assert_eq!(error.verdict(), Verdict::Stalled, "{length}: {error}");
+        target.is_unchanged();
+    }
+}
+
 /// A small stream in which every record is.
 fn small() -> (Manifest, Vec<Step>) {
     let steps = vec![
