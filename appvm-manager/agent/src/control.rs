@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bulkhead_protocol::pump::Outbox;
 use bulkhead_protocol::{Hello, Message, PROTOCOL_VERSION, Power, Ready, read_message};
 
-use crate::connection::Connection;
 use crate::console::{boot_ms, say};
+use bulkhead_protocol::connection::Connection;
 
 /// What the daemon asked for, at the end of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

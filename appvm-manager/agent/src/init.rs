@@ -12,13 +12,13 @@ use bulkhead_protocol::pump::Outbox;
 use bulkhead_protocol::{CONTROL_PORT, EXEC_PORT, HOST_CID, Power};
 
 use crate::cmdline::CommandLine;
-use crate::connection::{Connection, Listener};
 use crate::console::{self, boot_ms, say};
 use crate::control::{Asked, Link};
 use crate::reaper::Reaper;
 use crate::services::{self, Account, Service, Socket};
 use crate::session::{Context, Sockets};
 use crate::{disks, files, modules, mounts, network, power, server, template_services, user};
+use bulkhead_protocol::connection::{Connection, Listener};
 
 /// The stages of the start and when each was over, in milliseconds since the guest's boot.
 #[derive(Default)]

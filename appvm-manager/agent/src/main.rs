@@ -9,7 +9,6 @@
 //! Start reading at [`init`] (what happens in which order), then [`session`] (one command).
 
 mod cmdline;
-mod connection;
 mod console;
 mod control;
 mod disks;

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::connection::{Connection, Listener};
 use crate::console::say;
 use crate::control::{self, Asked};
 use crate::reaper::Reaper;
 use crate::session::{self, Context};
+use bulkhead_protocol::connection::{Connection, Listener};
 
 /// At most so many commands at a time; each costs five threads.
 const MAX_SESSIONS: usize = 256;

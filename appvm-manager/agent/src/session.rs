@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use bulkhead_protocol::pump::{Incoming, Outbox, Outgoing, Stop};
 use bulkhead_protocol::{ExecRequest, ExitReason, Message, Stream, User, read_message};
 
-use crate::connection::Connection;
 use crate::console::say;
 use crate::reaper::{Child, Reaper};
 use crate::spawn::{Program, pipe};
 use crate::{pty, user};
+use bulkhead_protocol::connection::Connection;
 
 /// How long the daemon may take to say what it wants.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

@@ -2,17 +2,15 @@
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
-use bulkhead_protocol::pump::{Incoming, Outbox, Outgoing, Stop};
-use bulkhead_protocol::{
-    EXEC_PORT, ExecRequest, Message, ReadError, Stream, WindowSize, read_message,
-};
+pub use bulkhead_protocol::client::Stdio;
+use bulkhead_protocol::client::{ClientError, Pumps, converse};
+use bulkhead_protocol::pump::Outbox;
+use bulkhead_protocol::{EXEC_PORT, ExecRequest, Message, ReadError, WindowSize};
 
 use crate::domain::now_us;
 use crate::text::clean;
@@ -21,16 +19,6 @@ use crate::text::clean;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The VMM's answer to CONNECT is one short line.
 const MAX_ANSWER: usize = 64;
-
-/// The three descriptors of a caller.
-pub struct Stdio {
-    /// Read by the command.
-    pub stdin: OwnedFd,
-    /// Written by the command.
-    pub stdout: OwnedFd,
-    /// Written by the command.
-    pub stderr: OwnedFd,
-}
 
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +39,7 @@ pub enum SessionError {
     Connect(io::Error),
     /// The connection ended before the command did.
     #[error("the connection to its agent broke: {0}")]
-    Broken(#[from] ReadError),
+    Broken(ReadError),
     /// The guest broke the protocol.
     #[error("its agent broke the protocol: {0}")]
     Protocol(String),
@@ -61,6 +49,16 @@ pub enum SessionError {
     /// The caller went away.
     #[error("the caller went away")]
     Cancelled,
+}
+
+impl From<ClientError> for SessionError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Broken(error) => SessionError::Broken(error),
+            ClientError::Protocol(reason) => SessionError::Protocol(reason),
+            ClientError::Io(error) => SessionError::Io(error),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -108,22 +106,8 @@ impl Handle {
     }
 }
 
-struct Pumps {
-    stdin: Outgoing,
-    stdout: Incoming,
-    stderr: Incoming,
-}
-
-impl Pumps {
-    fn abort(&self) {
-        self.stdin.stop(Stop::Now);
-        self.stdout.abort();
-        self.stderr.abort();
-    }
-}
-
 /// Connects to a port of the guest through its VMM's socket.
-fn connect(vsock: &Path, port: u32) -> io::Result<UnixStream> {
+pub(crate) fn connect(vsock: &Path, port: u32) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(vsock)?;
     stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
     stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
@@ -159,11 +143,7 @@ pub fn run(
 ) -> Result<Outcome, SessionError> {
     let connection = connect(vsock, EXEC_PORT).map_err(SessionError::Connect)?;
     let outbox = Arc::new(Outbox::new(connection.try_clone()?));
-    let pumps = Arc::new(Pumps {
-        stdin: Outgoing::new(Stream::Stdin)?,
-        stdout: Incoming::new(Stream::Stdout)?,
-        stderr: Incoming::new(Stream::Stderr)?,
-    });
+    let pumps = Arc::new(Pumps::new()?);
     {
         let mut live = handle.live();
         if live.cancelled {
@@ -173,7 +153,14 @@ pub fn run(
         live.connection = Some(connection.try_clone()?);
         live.pumps = Some(pumps.clone());
     }
-    let result = converse(&connection, &outbox, &pumps, request, stdio, on_start);
+    let mut started_us = 0;
+    let started = || {
+        started_us = now_us();
+        on_start(started_us);
+    };
+    let mut reader = connection.try_clone()?;
+    let request = Message::Exec(request);
+    let result = converse(&mut reader, &outbox, &pumps, &request, stdio, started);
     let _ = connection.shutdown(Shutdown::Both);
     let mut live = handle.live();
     let cancelled = live.cancelled;
@@ -183,109 +170,11 @@ pub fn run(
     };
     match result {
         Err(_) if cancelled => Err(SessionError::Cancelled),
-        result => result,
+        Err(error) => Err(error.into()),
+        Ok(outcome) => Ok(Outcome {
+            status: outcome.status,
+            message: clean(&outcome.message, 300),
+            started_us,
+        }),
     }
-}
-
-fn converse(
-    connection: &UnixStream,
-    outbox: &Arc<Outbox>,
-    pumps: &Arc<Pumps>,
-    request: ExecRequest,
-    stdio: Stdio,
-    on_start: impl FnOnce(u64),
-) -> Result<Outcome, SessionError> {
-    let mut reader = connection.try_clone()?;
-    outbox.send(&Message::Exec(request))?;
-    let started_us = match read_message(&mut reader)? {
-        Message::Started { .. } => now_us(),
-        Message::Refused { status, message } => {
-            let message = clean(&message, 300);
-            return Ok(Outcome {
-                status: status.into(),
-                message,
-                started_us: 0,
-            });
-        }
-        other => return Err(unexpected(&other)),
-    };
-    on_start(started_us);
-    let stdin = {
-        let (pumps, outbox) = (pumps.clone(), outbox.clone());
-        thread::Builder::new().name("stdin".into()).spawn(move || {
-            let _ = pumps.stdin.run(stdio.stdin, &outbox);
-        })?
-    };
-    let stdout = {
-        let (pumps, outbox) = (pumps.clone(), outbox.clone());
-        thread::Builder::new()
-            .name("stdout".into())
-            .spawn(move || {
-                let _ = pumps.stdout.run(stdio.stdout, &outbox);
-            })?
-    };
-    let stderr = {
-        let (pumps, outbox) = (pumps.clone(), outbox.clone());
-        thread::Builder::new()
-            .name("stderr".into())
-            .spawn(move || {
-                let _ = pumps.stderr.run(stdio.stderr, &outbox);
-            })?
-    };
-    let result = receive(&mut reader, pumps);
-    // What arrived is written out in any case; after an error the guest has no more to say.
-    pumps.stdin.stop(Stop::Now);
-    pumps.stdout.finish();
-    pumps.stderr.finish();
-    for thread in [stdin, stdout, stderr] {
-        let _ = thread.join();
-    }
-    Ok(Outcome {
-        status: result?,
-        message: String::new(),
-        started_us,
-    })
-}
-
-/// Takes what the guest sends until the command ends: its status.
-fn receive(reader: &mut UnixStream, pumps: &Pumps) -> Result<i32, SessionError> {
-    let overrun =
-        |error: bulkhead_protocol::pump::Overrun| SessionError::Protocol(error.to_string());
-    loop {
-        match read_message(reader)? {
-            Message::Data {
-                stream: Stream::Stdout,
-                bytes,
-            } => {
-                pumps.stdout.push(bytes).map_err(overrun)?;
-            }
-            Message::Data {
-                stream: Stream::Stderr,
-                bytes,
-            } => {
-                pumps.stderr.push(bytes).map_err(overrun)?;
-            }
-            Message::Eof {
-                stream: Stream::Stdout,
-            } => pumps.stdout.finish(),
-            Message::Eof {
-                stream: Stream::Stderr,
-            } => pumps.stderr.finish(),
-            Message::Eof {
-                stream: Stream::Stdin,
-            } => pumps.stdin.stop(Stop::Now),
-            Message::Credit {
-                stream: Stream::Stdin,
-                bytes,
-            } => {
-                pumps.stdin.add_credit(bytes).map_err(overrun)?;
-            }
-            Message::Exit(reason) => return Ok(reason.shell_status()),
-            other => return Err(unexpected(&other)),
-        }
-    }
-}
-
-fn unexpected(message: &Message) -> SessionError {
-    SessionError::Protocol(format!("unexpected `{}`", message.name()))
 }

@@ -75,6 +75,7 @@ const CREDIT: u8 = 0x15;
 const SIGNAL: u8 = 0x16;
 const RESIZE: u8 = 0x17;
 const EXIT: u8 = 0x18;
+const CALL: u8 = 0x20;
 
 impl Stream {
     fn code(self) -> u8 {
@@ -131,6 +132,7 @@ impl Message {
             Message::Power(Power::Off) => (POWER, vec![0]),
             Message::Power(Power::Reboot) => (POWER, vec![1]),
             Message::Exec(request) => (EXEC, json(name, request)?),
+            Message::Call(request) => (CALL, json(name, request)?),
             Message::Started { pid } => (STARTED, pid.to_le_bytes().to_vec()),
             Message::Refused { status, message } => {
                 let mut payload = vec![*status];
@@ -209,6 +211,7 @@ impl Message {
                 }
                 Ok(Message::Exec(request))
             }
+            CALL => Ok(Message::Call(from_json("call", payload)?)),
             STARTED => Ok(Message::Started {
                 pid: u32::from_le_bytes(exactly("started", payload)?),
             }),
@@ -344,7 +347,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::{ExecRequest, Hello, ProxyStatus, Ready, User};
+    use crate::message::{CallRequest, ExecRequest, Hello, ProxyStatus, Ready, User};
 
     fn streams() -> impl Strategy<Value = Stream> {
         prop_oneof![
@@ -392,6 +395,8 @@ mod tests {
                         user,
                     })
                 }),
+            (text, text)
+                .prop_map(|(target, service)| Message::Call(CallRequest { target, service })),
             any::<u32>().prop_map(|pid| Message::Started { pid }),
             (any::<u8>(), text).prop_map(|(status, message)| Message::Refused { status, message }),
             (streams(), prop::collection::vec(any::<u8>(), 0..MAX_DATA))

@@ -54,6 +54,18 @@ pub struct ExecRequest {
     pub user: User,
 }
 
+/// A program in one domain wants a service of another.
+///
+/// Both words come from a guest and are checked by the policy (docs/policy.md).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallRequest {
+    /// A domain's name, or a keyword of the policy like `@default` or `@dispvm`.
+    pub target: String,
+    /// The service's name, perhaps with `+` and an argument.
+    pub service: String,
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitReason {
@@ -132,6 +144,9 @@ pub enum Message {
     Power(Power),
     /// Exec, daemon first.
     Exec(ExecRequest),
+    /// Call, first: a program of the guest calls; the daemon answers like an agent on an exec
+    /// connection, and both go on as if the service were the command.
+    Call(CallRequest),
     /// Exec, agent: the command runs.
     Started {
         /// Its process identifier in the guest.
@@ -185,6 +200,7 @@ impl Message {
             Message::ProxyStatus(_) => "proxy-status",
             Message::Power(_) => "power",
             Message::Exec(_) => "exec",
+            Message::Call(_) => "call",
             Message::Started { .. } => "started",
             Message::Refused { .. } => "refused",
             Message::Data { .. } => "data",

@@ -8,12 +8,16 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::files::check;
-
 /// One connection. The standard library has no type for vsock streams, but those of Unix sockets
 /// use the same system calls.
 #[derive(Debug)]
 pub struct Connection(UnixStream);
+
+impl From<UnixStream> for Connection {
+    fn from(stream: UnixStream) -> Self {
+        Connection(stream)
+    }
+}
 
 impl Connection {
     /// To the host (or to a daemon's Unix socket).
@@ -140,4 +144,13 @@ fn address(cid: u32, port: u32) -> libc::sockaddr_vm {
     address.svm_cid = cid;
     address.svm_port = port;
     address
+}
+
+/// The result of a system call that returns -1 and sets `errno`.
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
