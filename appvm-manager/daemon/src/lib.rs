@@ -28,6 +28,7 @@ pub mod lifecycle;
 pub mod logs;
 pub mod manager;
 pub mod power;
+mod rules;
 pub mod run;
 pub mod session;
 pub mod store;
