@@ -16,6 +16,10 @@ const ROOT: &str = "/bulkhead/root";
 const BUNDLED: &str = "/usr/lib/bulkhead";
 /// See [`BUNDLED`].
 pub const BIN: &str = "/run/bulkhead/bin";
+/// One program of [`BUNDLED`] has several names.
+const CALLER: &str = "bulkhead-rpc";
+/// See [`CALLER`].
+const OTHER_NAMES: [&str; 3] = ["bulkhead-copy", "bulkhead-move", "bulkhead-open"];
 
 /// One `mount(2)`.
 pub fn mount(
@@ -106,6 +110,10 @@ pub fn switch_root(device: &Path) -> io::Result<()> {
 
     directory(Path::new(BIN), 0o755)?;
     if Path::new(BUNDLED).exists() {
+        for name in OTHER_NAMES {
+            // Without them a domain cannot call others, but it works.
+            let _ = std::os::unix::fs::symlink(CALLER, Path::new(BUNDLED).join(name));
+        }
         mount(BUNDLED, Path::new(BIN), "", libc::MS_BIND, "")?;
     }
     for path in ["dev", "proc", "sys", "run"] {

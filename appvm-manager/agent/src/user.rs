@@ -101,7 +101,7 @@ pub fn environment(as_root: bool) -> Vec<(String, String)> {
     let mut environment = vec![
         (
             "PATH",
-            "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games",
+            "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games:/run/bulkhead/bin",
         ),
         ("LANG", "C.UTF-8"),
         ("HOME", HOME),
@@ -123,7 +123,10 @@ pub fn environment(as_root: bool) -> Vec<(String, String)> {
     if as_root {
         for (name, value) in &mut environment {
             match *name {
-                "PATH" => *value = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "PATH" => {
+                    *value = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:\
+                              /run/bulkhead/bin";
+                }
                 "HOME" => *value = "/root",
                 "USER" | "LOGNAME" => *value = "root",
                 _ => {}

@@ -60,6 +60,11 @@ impl Dirs {
         self.runtime.join(name.as_str())
     }
 
+    /// The log of what crossed between domains.
+    pub fn transfers(&self) -> PathBuf {
+        self.logs.with_file_name("transfers.jsonl")
+    }
+
     /// The logs of a domain.
     pub fn logs_of(&self, name: &DomainName) -> PathBuf {
         self.logs.join(name.as_str())

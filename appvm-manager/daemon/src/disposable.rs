@@ -9,6 +9,7 @@ use bulkhead_protocol::DomainName;
 use tokio::sync::{broadcast, oneshot};
 
 use crate::config::{DomainConfig, Kind};
+use crate::domain::Machine;
 use crate::manager::Manager;
 use crate::{Error, Result};
 
@@ -49,6 +50,32 @@ impl Manager {
             Ok(ended) => {
                 tokio::spawn(self.clone().remove_when_done(name.clone(), ended));
                 Ok(name)
+            }
+            Err(error) => {
+                self.dispose(&name).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A new domain like `model`, running, with nothing in its home, for one call. It is removed
+    /// when the sender is dropped and its last window is closed.
+    pub(crate) async fn disposable_for_call(
+        self: &Arc<Self>,
+        model: &DomainName,
+    ) -> Result<(Arc<Machine>, oneshot::Sender<()>)> {
+        let config = DomainConfig {
+            name: self.disposable_name()?,
+            kind: Kind::Disposable,
+            ..self.store.load(model)?
+        };
+        self.create(&config)?;
+        let name = config.name;
+        match self.ensure_running(&name).await {
+            Ok(machine) => {
+                let (sender, ended) = oneshot::channel();
+                tokio::spawn(self.clone().remove_when_done(name, ended));
+                Ok((machine, sender))
             }
             Err(error) => {
                 self.dispose(&name).await;

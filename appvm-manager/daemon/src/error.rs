@@ -91,6 +91,8 @@ pub enum Error {
         "template `{0}` does not allow disposables; write `disposable = true` in its template.toml"
     )]
     NotDisposable(DomainName),
+    #[error(transparent)]
+    Answer(#[from] crate::rpc::ask::AnswerError),
     #[error("no command with the token `{0}` runs for this caller")]
     NoSession(String),
 }
@@ -132,6 +134,7 @@ impl Error {
             Error::Start { .. } | Error::StoppedEarly(_) => "StartFailed",
             Error::Lost { .. } => "Lost",
             Error::Guest { .. } => "Guest",
+            Error::Answer(_) => "BadAnswer",
             Error::NoSession(_) => "NoSession",
             Error::NoSuchApplication { .. } => "NoSuchApplication",
             Error::Icon(_) => "NoIcon",

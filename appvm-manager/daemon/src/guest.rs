@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::time::Duration;
 
-use bulkhead_protocol::{CONTROL_PORT, Decoder, Hello, Message, PROTOCOL_VERSION, Power, Ready};
+use bulkhead_protocol::{
+    CALL_PORT, CONTROL_PORT, Decoder, Hello, Message, PROTOCOL_VERSION, Power, Ready,
+};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,11 +30,13 @@ pub enum Report {
 }
 
 /// Takes the guest's connections until its VMM closes its end. The first one to the control port
-/// is the agent's, which runs before any other program of the guest; every other one is closed.
+/// is the agent's, which runs before any other program of the guest. Those to the call port go to
+/// `calls`: while that is full, this guest waits. Every other one is closed.
 pub async fn serve(
     connections: OwnedFd,
     reports: mpsc::UnboundedSender<Report>,
     requests: mpsc::UnboundedReceiver<Power>,
+    calls: mpsc::Sender<StdStream>,
 ) {
     // SAFETY: an OwnedFd keeps its descriptor open, and the same, for as long as it lives.
     let connections = match unsafe { AsyncFd::register(connections) } {
@@ -54,6 +58,12 @@ pub async fn serve(
                         let _ = reports.send(Report::Broken(reason));
                     }
                 });
+            }
+            Ok(Some((CALL_PORT, stream))) => {
+                // Nobody takes calls any more: the machine ends.
+                if calls.send(stream).await.is_err() {
+                    return;
+                }
             }
             Ok(Some((port, _closed))) => {
                 tracing::debug!(port, "refused a guest's connection");

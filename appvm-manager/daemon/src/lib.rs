@@ -12,7 +12,8 @@
 //! domain behind when something fails.
 //!
 //! Start reading at [`manager`] (what can be asked), then [`lifecycle`] (one start) and
-//! [`session`] (one command); [`apps`] and [`windows`] are what the desktop's menu and panel show.
+//! [`session`] (one command); [`apps`] and [`windows`] are what the desktop's menu and panel show;
+//! [`rpc`] is how one domain's programs call services of another.
 
 pub mod apps;
 pub mod compositor;
@@ -28,6 +29,7 @@ pub mod lifecycle;
 pub mod logs;
 pub mod manager;
 pub mod power;
+pub mod rpc;
 mod rules;
 pub mod run;
 pub mod session;

@@ -219,7 +219,14 @@ impl Manager {
             recorders.collect(),
             ended_sender,
         ));
-        tokio::spawn(guest::serve(connections, reports_sender, requests));
+        let (calls_sender, calls) = mpsc::channel(crate::rpc::WAITING);
+        tokio::spawn(guest::serve(
+            connections,
+            reports_sender,
+            requests,
+            calls_sender,
+        ));
+        tokio::spawn(self.clone().take_calls(name.clone(), calls));
         self.compositor.add(name, config.label, wayland).await;
 
         match self.wait_until_ready(domain, &machine, &mut reports).await {

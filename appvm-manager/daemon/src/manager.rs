@@ -67,6 +67,12 @@ pub enum Event {
         /// `CLOCK_MONOTONIC`.
         time_us: u64,
     },
+    /// A question to the user is open.
+    AskOpened(u64),
+    /// It is answered, or withdrawn.
+    AskClosed(u64),
+    /// A call between domains ended, one way or another: a line for the user.
+    Call(String),
 }
 
 /// A domain as callers see it.
@@ -101,6 +107,7 @@ pub struct Manager {
     pub(crate) icons: bulkhead_apps::Icons,
     /// The machine is about to be switched off: nothing is started any more.
     pub(crate) ending: AtomicBool,
+    pub(crate) calls: crate::rpc::Calls,
     events: broadcast::Sender<Event>,
     cids: AtomicU32,
 }
@@ -128,12 +135,16 @@ impl Manager {
             ending: AtomicBool::new(false),
             compositor: Compositor::new(options.compositor_control.clone()),
             options,
-            dirs,
             store,
             domains: Mutex::default(),
             sessions: Mutex::default(),
+            calls: crate::rpc::Calls {
+                asks: crate::rpc::ask::Asks::default(),
+                log: crate::rpc::log::Log::new(dirs.transfers()),
+            },
             events: broadcast::Sender::new(256),
             cids: AtomicU32::new(3),
+            dirs,
         });
         manager.sweep_disposables();
         Ok(manager)

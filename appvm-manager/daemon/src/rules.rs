@@ -7,7 +7,9 @@
 
 use std::path::{Path, PathBuf};
 
-use bulkhead_policy::{Domain, Folder, Kind, LoadError, Name, Policy, Snapshot, SnapshotError};
+use bulkhead_policy::{
+    Call, Domain, Folder, Kind, LoadError, Name, Policy, Snapshot, SnapshotError, Verdict,
+};
 use bulkhead_protocol::DomainName;
 
 use crate::config::{self, DomainConfig};
@@ -52,6 +54,11 @@ fn load(user: &Path) -> Result<Policy, RulesError> {
         tracing::warn!(%warning, "the policy");
     }
     Ok(policy)
+}
+
+/// What the rules say of a call, now.
+pub(crate) fn evaluate(manager: &Manager, call: &Call) -> Result<Verdict, RulesError> {
+    Ok(policy(manager)?.evaluate(call, &snapshot(manager)?))
 }
 
 /// All domains as they are now.
@@ -105,7 +112,6 @@ pub(crate) fn policy_name(name: &DomainName) -> Option<Name> {
 mod tests {
     use std::fs;
 
-    use bulkhead_policy::{Call, Verdict};
     use bulkhead_protocol::Label;
 
     use super::*;

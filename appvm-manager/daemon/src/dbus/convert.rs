@@ -59,7 +59,7 @@ pub fn invalid(text: impl Into<String>) -> ApiError {
     Error::Setting(text.into()).into()
 }
 
-fn text(value: impl Into<String>) -> OwnedVariant {
+pub fn text(value: impl Into<String>) -> OwnedVariant {
     OwnedVariant::from(Str::from(value.into()))
 }
 
@@ -195,7 +195,7 @@ pub fn import_options(mut options: Dict) -> Result<ImportOptions> {
     Ok(ImportOptions { name, replace })
 }
 
-fn texts(values: &[String]) -> OwnedVariant {
+pub fn texts(values: &[String]) -> OwnedVariant {
     let array = Array::from(values.iter().map(String::as_str).collect::<Vec<_>>());
     // Only a descriptor in it could fail.
     Variant::from(array)

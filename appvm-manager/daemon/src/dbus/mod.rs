@@ -3,6 +3,7 @@
 //! Errors are named `org.bulkhead.Manager1.Error.` and [`crate::Error::kind`]; their text is
 //! ready for a person.
 
+mod calls;
 mod convert;
 mod signals;
 
@@ -337,6 +338,7 @@ pub async fn serve(manager: Arc<Manager>) -> zbus::Result<Connection> {
     };
     let connection = zbus::connection::Builder::session()
         .serve_at(PATH, api)
+        .serve_at(PATH, calls::Calls::new(manager.clone()))
         .build()
         .await?;
     connection

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use zbus::Connection;
 use zbus::object_server::SignalEmitter;
 
+use super::calls::Calls;
 use super::{Api, PATH};
 use crate::manager::{Event, Manager};
 use crate::windows::WindowInfo;
@@ -46,6 +47,9 @@ pub async fn tell(manager: Arc<Manager>, connection: Connection) {
                 }
                 Ok(Event::Focus(focus)) => tell_focus(emitter, focus).await,
                 Ok(Event::Menu { time_us }) => Api::menu_requested(emitter, time_us).await,
+                Ok(Event::AskOpened(id)) => Calls::ask_opened(emitter, id).await,
+                Ok(Event::AskClosed(id)) => Calls::ask_closed(emitter, id).await,
+                Ok(Event::Call(notice)) => Calls::call_ended(emitter, &notice).await,
                 // What was missed is not known: whoever listens looks again.
                 Err(broadcast::error::RecvError::Lagged(_)) => {
                     windows_at.get_or_insert_with(Instant::now);

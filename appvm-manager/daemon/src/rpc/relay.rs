@@ -4,7 +4,7 @@
 //! what goes on is encoded anew. One frame at a time is held for each direction; a side that does not
 //! read stops the other one, and nothing else.
 
-use std::io;
+use std::io::{self, Cursor, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +12,8 @@ use std::thread;
 
 use bulkhead_protocol::pump::Outbox;
 use bulkhead_protocol::{ExitReason, Message, ReadError, Stream, read_message};
+
+use super::caller::Parts;
 
 /// How a call went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,19 +27,33 @@ pub struct Carried {
 }
 
 /// Relays until the service has ended or a side breaks off. Blocks: call it on a thread of its own.
-pub fn relay(caller: UnixStream, service: UnixStream) -> io::Result<Carried> {
+pub(super) fn relay(caller: Parts, service: UnixStream) -> io::Result<Carried> {
     let sent = AtomicU64::new(0);
     let received = AtomicU64::new(0);
+    let Parts {
+        stream: caller,
+        held,
+        started,
+    } = caller;
     let to_service = Outbox::new(service.try_clone()?);
     let to_caller = Outbox::new(caller.try_clone()?);
-    let (mut from_caller, mut from_service) = (caller.try_clone()?, service.try_clone()?);
+    let mut from_caller = Cursor::new(held).chain(caller.try_clone()?);
+    let mut from_service = service.try_clone()?;
     let exit = thread::scope(|scope| {
         scope.spawn(|| {
-            pass(&mut from_caller, &to_service, &sent, caller_may);
+            pass(&mut from_caller, &to_service, &sent, |message| {
+                caller_may(&message)
+                    .then_some(message)
+                    .ok_or("what no caller may")
+            });
             // The caller is gone: its agent's side of the connection ends the service.
             let _ = service.shutdown(Shutdown::Both);
         });
-        let exit = pass(&mut from_service, &to_caller, &received, service_may);
+        let mut begun = false;
+        let exit = pass(&mut from_service, &to_caller, &received, |message| {
+            let first = !std::mem::replace(&mut begun, true);
+            service_says(message, first, started)
+        });
         let _ = caller.shutdown(Shutdown::Both);
         let _ = service.shutdown(Shutdown::Both);
         exit
@@ -49,18 +65,25 @@ pub fn relay(caller: UnixStream, service: UnixStream) -> io::Result<Carried> {
     })
 }
 
+/// `turn` says what goes on of a message, or why nothing may.
 fn pass(
-    from: &mut UnixStream,
+    from: &mut impl Read,
     to: &Outbox,
     count: &AtomicU64,
-    may: fn(&Message) -> bool,
+    mut turn: impl FnMut(Message) -> Result<Message, &'static str>,
 ) -> Option<ExitReason> {
     loop {
         let message = match read_message(from) {
-            Ok(message) if may(&message) => message,
             Ok(message) => {
-                tracing::warn!("a guest sent `{}` within a call; it is cut off", message.name());
-                return None;
+                let name = message.name();
+                match turn(message) {
+                    Ok(message) => message,
+                    Err(SWALLOW) => continue,
+                    Err(reason) => {
+                        tracing::warn!("a guest sent `{name}` within a call, {reason}; cut off");
+                        return None;
+                    }
+                }
             }
             Err(ReadError::Frame(error)) => {
                 tracing::warn!("a guest broke the protocol within a call: {error}");
@@ -71,16 +94,41 @@ fn pass(
         if let Message::Data { bytes, .. } = &message {
             count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
-        let exit = match message {
+        let end = match message {
             Message::Exit(reason) => Some(reason),
+            Message::Refused { status, .. } => Some(ExitReason::Code(status)),
             _ => None,
         };
         if to.send(&message).is_err() {
             return None;
         }
-        if exit.is_some() {
-            return exit;
+        if end.is_some() {
+            return end;
         }
+    }
+}
+
+/// Not an error: the caller knows it already.
+const SWALLOW: &str = "";
+
+/// What goes on of the agent's words about a command. `told`: the caller believes already that its
+/// service runs.
+fn service_says(message: Message, first: bool, told: bool) -> Result<Message, &'static str> {
+    match message {
+        Message::Started { .. } | Message::Refused { .. } if !first => {
+            Err("which comes first only")
+        }
+        Message::Started { .. } if told => Err(SWALLOW),
+        // The number of a process and the words of an agent are nothing that callers need.
+        Message::Started { .. } => Ok(Message::Started { pid: 0 }),
+        Message::Refused { status, .. } if told => Ok(Message::Exit(ExitReason::Code(status))),
+        Message::Refused { status, .. } => Ok(Message::Refused {
+            status,
+            message: "the service cannot be started there".to_owned(),
+        }),
+        _ if first => Err("before it has started anything"),
+        message if service_may(&message) => Ok(message),
+        _ => Err("which no service may"),
     }
 }
 
@@ -103,13 +151,10 @@ fn caller_may(message: &Message) -> bool {
 fn service_may(message: &Message) -> bool {
     matches!(
         message,
-        Message::Started { .. }
-            | Message::Refused { .. }
-            | Message::Data {
-                stream: Stream::Stdout | Stream::Stderr,
-                ..
-            }
-            | Message::Eof { .. }
+        Message::Data {
+            stream: Stream::Stdout | Stream::Stderr,
+            ..
+        } | Message::Eof { .. }
             | Message::Credit {
                 stream: Stream::Stdin,
                 ..
@@ -135,18 +180,89 @@ mod tests {
         }
     }
 
+    fn parts(stream: UnixStream) -> Parts {
+        Parts {
+            stream,
+            held: Vec::new(),
+            started: false,
+        }
+    }
+
+    #[test]
+    fn what_was_held_goes_first_and_the_caller_is_not_told_twice() {
+        let (mut caller, ours) = UnixStream::pair().unwrap();
+        let (theirs, mut service) = UnixStream::pair().unwrap();
+        let parts = Parts {
+            stream: ours,
+            held: data(Stream::Stdin, "held").encode().unwrap(),
+            started: true,
+        };
+        let thread = thread::spawn(move || relay(parts, theirs).unwrap());
+        send(&mut caller, &data(Stream::Stdin, "later"));
+        for text in ["held", "later"] {
+            assert_eq!(
+                read_message(&mut service).unwrap(),
+                data(Stream::Stdin, text)
+            );
+        }
+        send(&mut service, &Message::Started { pid: 7 });
+        send(&mut service, &Message::Exit(ExitReason::Code(0)));
+        let first = read_message(&mut caller).unwrap();
+        assert_eq!(first, Message::Exit(ExitReason::Code(0)));
+        assert_eq!(thread.join().unwrap().sent_bytes, 9);
+    }
+
+    #[test]
+    fn a_service_that_cannot_start_ends_a_call_that_has_begun() {
+        for told in [false, true] {
+            let (mut caller, ours) = UnixStream::pair().unwrap();
+            let (theirs, mut service) = UnixStream::pair().unwrap();
+            let parts = Parts {
+                started: told,
+                ..parts(ours)
+            };
+            let thread = thread::spawn(move || relay(parts, theirs).unwrap());
+            let message = "words of the other domain".to_owned();
+            send(
+                &mut service,
+                &Message::Refused {
+                    status: 127,
+                    message,
+                },
+            );
+            let answer = read_message(&mut caller).unwrap();
+            if told {
+                assert_eq!(answer, Message::Exit(ExitReason::Code(127)));
+            } else {
+                assert!(
+                    matches!(answer, Message::Refused { status: 127, message } if !message.contains("words"))
+                );
+            }
+            assert_eq!(thread.join().unwrap().exit, Some(ExitReason::Code(127)));
+        }
+    }
+
     #[test]
     fn a_call_is_carried_to_its_end_and_counted() {
         let (mut caller, ours) = UnixStream::pair().unwrap();
         let (theirs, mut service) = UnixStream::pair().unwrap();
-        let thread = thread::spawn(move || relay(ours, theirs).unwrap());
+        let thread = thread::spawn(move || relay(parts(ours), theirs).unwrap());
         send(&mut caller, &data(Stream::Stdin, "hello"));
-        assert_eq!(read_message(&mut service).unwrap(), data(Stream::Stdin, "hello"));
+        assert_eq!(
+            read_message(&mut service).unwrap(),
+            data(Stream::Stdin, "hello")
+        );
         send(&mut service, &Message::Started { pid: 7 });
         send(&mut service, &data(Stream::Stdout, "hi"));
         send(&mut service, &Message::Exit(ExitReason::Code(3)));
-        assert_eq!(read_message(&mut caller).unwrap(), Message::Started { pid: 7 });
-        assert_eq!(read_message(&mut caller).unwrap(), data(Stream::Stdout, "hi"));
+        assert_eq!(
+            read_message(&mut caller).unwrap(),
+            Message::Started { pid: 0 }
+        );
+        assert_eq!(
+            read_message(&mut caller).unwrap(),
+            data(Stream::Stdout, "hi")
+        );
         let last = read_message(&mut caller).unwrap();
         assert_eq!(last, Message::Exit(ExitReason::Code(3)));
         assert!(matches!(read_message(&mut caller), Err(ReadError::Closed)));
@@ -165,7 +281,7 @@ mod tests {
         ] {
             let (mut caller, ours) = UnixStream::pair().unwrap();
             let (theirs, mut service) = UnixStream::pair().unwrap();
-            let thread = thread::spawn(move || relay(ours, theirs).unwrap());
+            let thread = thread::spawn(move || relay(parts(ours), theirs).unwrap());
             send(&mut caller, &bad);
             assert!(matches!(read_message(&mut service), Err(ReadError::Closed)));
             drop(service);
@@ -177,7 +293,7 @@ mod tests {
     fn a_caller_that_goes_ends_the_service() {
         let (caller, ours) = UnixStream::pair().unwrap();
         let (theirs, mut service) = UnixStream::pair().unwrap();
-        let thread = thread::spawn(move || relay(ours, theirs).unwrap());
+        let thread = thread::spawn(move || relay(parts(ours), theirs).unwrap());
         drop(caller);
         assert!(matches!(read_message(&mut service), Err(ReadError::Closed)));
         assert_eq!(thread.join().unwrap().exit, None);

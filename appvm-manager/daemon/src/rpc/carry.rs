@@ -1,0 +1,162 @@
+//! Starts the target of a call that is allowed, and the service in it, and carries the streams.
+
+use std::io;
+use std::sync::Arc;
+
+use bulkhead_policy::{Allow, Call, Destination, UserName};
+use bulkhead_protocol::{
+    DomainName, EXEC_PORT, ExecRequest, ExitReason, MAX_DATA, Message, Stream, User,
+};
+use tokio::sync::oneshot;
+
+use super::caller::{Caller, Parts};
+use super::relay::{Carried, relay};
+use super::{CarryError, host};
+use crate::domain::{Machine, State};
+use crate::manager::Manager;
+use crate::session;
+
+/// The program of every guest that finds a service and becomes it.
+const SERVER: &str = "/run/bulkhead/bin/bulkhead-rpc";
+
+impl Manager {
+    /// Carries the call to its end.
+    pub(super) async fn carry(
+        self: &Arc<Self>,
+        call: &Call,
+        allow: &Allow,
+        mut caller: Caller,
+    ) -> Result<Carried, CarryError> {
+        let machine = tokio::select! {
+            machine = self.target(call, allow) => machine,
+            // A caller that does not wait for the target's start does not want it.
+            error = caller.gone() => return Err(error.into()),
+        };
+        let (machine, disposable) = match machine {
+            Ok(Target::Domain(machine, disposable)) => (machine, disposable),
+            Ok(Target::Host(answer)) => return answer_from_host(caller.into_parts()?, &answer),
+            Err(error) => {
+                caller.refuse(125, "the other domain is not there").await;
+                return Err(error);
+            }
+        };
+        let request = ExecRequest {
+            argv: vec![
+                SERVER.to_owned(),
+                "--serve".to_owned(),
+                call.service.as_str().to_owned(),
+                call.argument.as_str().to_owned(),
+                call.source.to_string(),
+            ],
+            user: user(allow.user.as_ref())?,
+            ..ExecRequest::default()
+        };
+        let parts = caller.into_parts()?;
+        let (sender, receiver) = oneshot::channel();
+        std::thread::Builder::new()
+            .name(format!("call {}", call.source))
+            .spawn(move || {
+                // Whoever waits may be gone.
+                let _ = sender.send(run(&machine, request, parts));
+                drop(disposable);
+            })
+            .map_err(CarryError::Target)?;
+        match receiver.await {
+            Ok(carried) => carried,
+            Err(_) => Err(CarryError::Target(io::ErrorKind::Other.into())),
+        }
+    }
+
+    /// Where the call goes, running.
+    async fn target(self: &Arc<Self>, call: &Call, allow: &Allow) -> Result<Target, CarryError> {
+        match &allow.target {
+            Destination::Host => match host::answer(call) {
+                Some(answer) => Ok(Target::Host(answer)),
+                None => Err(CarryError::NoHostService(call.service.to_string())),
+            },
+            Destination::Domain(name) => {
+                let name: DomainName = name.as_str().parse().map_err(crate::Error::from)?;
+                let machine = if allow.autostart {
+                    self.ensure_running(&name).await?
+                } else {
+                    let domain = self.domain(&name)?;
+                    let running = *domain.state.borrow() == State::Running;
+                    domain
+                        .machine()
+                        .filter(|_| running)
+                        .ok_or(crate::Error::NotRunning(name))?
+                };
+                Ok(Target::Domain(machine, None))
+            }
+            Destination::NewDisposable { template } => {
+                let model: DomainName = template.as_str().parse().map_err(crate::Error::from)?;
+                let (machine, ended) = self.disposable_for_call(&model).await?;
+                Ok(Target::Domain(machine, Some(ended)))
+            }
+        }
+    }
+}
+
+enum Target {
+    /// With what tells a disposable that its call has ended, by being dropped.
+    Domain(Arc<Machine>, Option<oneshot::Sender<()>>),
+    Host(Vec<u8>),
+}
+
+fn user(wanted: Option<&UserName>) -> Result<User, CarryError> {
+    match wanted.map(ToString::to_string).as_deref() {
+        None | Some("user") => Ok(User::User),
+        Some("root") => Ok(User::Root),
+        Some(other) => Err(CarryError::NoUser(other.to_owned())),
+    }
+}
+
+/// Blocks until the call has ended.
+fn run(machine: &Machine, request: ExecRequest, parts: Parts) -> Result<Carried, CarryError> {
+    let connect = || {
+        let mut service = session::connect(&machine.vsock, EXEC_PORT)?;
+        let frame = Message::Exec(request).encode().map_err(io::Error::other)?;
+        io::Write::write_all(&mut service, &frame)?;
+        Ok(service)
+    };
+    match connect() {
+        Ok(service) => Ok(relay(parts, service)?),
+        Err(error) => {
+            parts.refuse(125, "the other domain is not there");
+            Err(CarryError::Target(error))
+        }
+    }
+}
+
+/// The host's own services answer a few bytes and read nothing.
+fn answer_from_host(parts: Parts, answer: &[u8]) -> Result<Carried, CarryError> {
+    let mut messages = Vec::new();
+    if !parts.started {
+        messages.push(Message::Started { pid: 0 });
+    }
+    for bytes in answer.chunks(MAX_DATA) {
+        messages.push(Message::Data {
+            stream: Stream::Stdout,
+            bytes: bytes.to_vec(),
+        });
+    }
+    messages.push(Message::Exit(ExitReason::Code(0)));
+    parts
+        .stream
+        .set_write_timeout(Some(std::time::Duration::from_secs(2)))?;
+    for message in messages {
+        let frame = message.encode().map_err(io::Error::other)?;
+        io::Write::write_all(&mut &parts.stream, &frame)?;
+    }
+    Ok(Carried {
+        sent_bytes: 0,
+        received_bytes: answer.len() as u64,
+        exit: Some(ExitReason::Code(0)),
+    })
+}
+
+impl From<io::Error> for CarryError {
+    fn from(error: io::Error) -> Self {
+        CarryError::Target(error)
+    }
+}

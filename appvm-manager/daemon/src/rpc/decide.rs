@@ -1,0 +1,127 @@
+//! Policy, then the user where the policy says so, then the policy once more.
+
+use std::sync::Arc;
+
+use bulkhead_policy::{Allow, Ask, Call, Deny, Destination, Reason, Verdict};
+
+use super::ask::{Answer, Question};
+use super::caller::{Caller, CallerError};
+use super::log::Record;
+use crate::manager::Manager;
+use crate::rules;
+
+/// The service whose input begins with a list of files, for the question.
+const WITH_MANIFEST: [&str; 2] = ["qubes.Filecopy", "qubes.OpenInVM"];
+/// The user pastes by keys; no program may ask for it.
+const NEVER_CALLED: [&str; 1] = ["qubes.ClipboardPaste"];
+
+/// No.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("denied")]
+    Denied,
+    #[error(transparent)]
+    Caller(#[from] CallerError),
+}
+
+impl Manager {
+    /// Decides about a call, and writes into `record` what it found out.
+    pub(super) async fn decide(
+        self: &Arc<Self>,
+        call: &Call,
+        caller: &mut Caller,
+        record: &mut Record,
+    ) -> Result<Allow, Refused> {
+        let verdict = self.verdict(call, record)?;
+        let with_manifest = WITH_MANIFEST.contains(&call.service.as_str());
+        if with_manifest && !matches!(verdict, Verdict::Deny(_)) {
+            let manifest = caller.manifest().await?;
+            record.files(&manifest);
+        }
+        match verdict {
+            Verdict::Allow(allow) => Ok(allow),
+            Verdict::Deny(deny) => Err(denied(&deny, record)),
+            Verdict::Ask(ask) => {
+                let target = self.ask_user(call, &ask, caller, record).await?;
+                // Minutes may have passed: what was right then may be wrong now.
+                match self.verdict(call, record)? {
+                    Verdict::Allow(allow) if allow.target == target => Ok(allow),
+                    Verdict::Ask(ask) => ask.choose(&target).map_err(|deny| denied(&deny, record)),
+                    Verdict::Deny(deny) => Err(denied(&deny, record)),
+                    Verdict::Allow(_) => {
+                        record.ended("the policy changed while the question was open");
+                        Err(Refused::Denied)
+                    }
+                }
+            }
+        }
+    }
+
+    fn verdict(&self, call: &Call, record: &mut Record) -> Result<Verdict, Refused> {
+        if NEVER_CALLED.contains(&call.service.as_str()) {
+            record.ended("only the user's keys can do that");
+            return Err(Refused::Denied);
+        }
+        match rules::evaluate(self, call) {
+            Ok(verdict) => Ok(verdict),
+            Err(error) => {
+                // Nothing is allowed by a policy that cannot be read.
+                tracing::error!(%error, "the policy; every call is refused");
+                record.ended(&error.to_string());
+                Err(Refused::Denied)
+            }
+        }
+    }
+
+    async fn ask_user(
+        self: &Arc<Self>,
+        call: &Call,
+        ask: &Ask,
+        caller: &mut Caller,
+        record: &mut Record,
+    ) -> Result<Destination, Refused> {
+        let question = Question {
+            source: call.source.to_string(),
+            wanted: call.target.to_string(),
+            service: call.service.to_string(),
+            argument: call.argument.to_string(),
+            targets: ask.targets.iter().map(ToString::to_string).collect(),
+            default: ask.default_target.as_ref().map(ToString::to_string),
+            files: record.file_lines().to_vec(),
+            bytes: record.announced_bytes(),
+        };
+        let Some(open) = self.calls.asks.open(question) else {
+            record.ended("too many questions are open");
+            return Err(Refused::Denied);
+        };
+        self.tell(crate::manager::Event::AskOpened(open.id()));
+        let answer = tokio::select! {
+            answer = open.answer() => answer,
+            error = caller.gone() => {
+                self.tell(crate::manager::Event::AskClosed(open.id()));
+                return Err(error.into());
+            }
+        };
+        self.tell(crate::manager::Event::AskClosed(open.id()));
+        match answer {
+            Answer::Yes(name) => {
+                let chosen = ask.targets.iter().find(|target| target.to_string() == name);
+                // The list was checked when the answer came in.
+                chosen.cloned().ok_or(Refused::Denied)
+            }
+            Answer::No => Err(denied(&ask.refuse(), record)),
+            Answer::NoAnswer => {
+                record.ended("nobody answered");
+                Err(Refused::Denied)
+            }
+        }
+    }
+}
+
+fn denied(deny: &Deny, record: &mut Record) -> Refused {
+    record.denied(deny);
+    if let Reason::NoRule = deny.reason {
+        tracing::debug!("no rule for it");
+    }
+    Refused::Denied
+}

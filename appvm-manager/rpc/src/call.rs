@@ -1,0 +1,84 @@
+//! The calling side: one connection to the manager, three streams, an exit status.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bulkhead_protocol::client::{ClientError, Outcome, Pumps, Stdio, converse};
+use bulkhead_protocol::connection::Connection;
+use bulkhead_protocol::pump::Outbox;
+use bulkhead_protocol::text::clean;
+use bulkhead_protocol::{CALL_PORT, CallRequest, HOST_CID, Message};
+
+use crate::{BROKEN, Failure};
+
+/// Tests say by this variable where their manager listens.
+const SOCKET_VARIABLE: &str = "BULKHEAD_CALL_SOCKET";
+/// What is shown of a refusal.
+const MAX_REASON: usize = 300;
+
+/// Calls `service` of `target` with these streams, and waits for its end: the service's status.
+pub fn call(target: &str, service: &str, stdio: Stdio) -> Result<u8, Failure> {
+    let broken = |what: &str, error: String| Failure::new(BROKEN, format!("{what}: {error}"));
+    let connection = connect().map_err(|error| {
+        broken(
+            "the manager cannot be reached, which only works in a domain of Bulkhead",
+            error.to_string(),
+        )
+    })?;
+    let outbox = connection.try_clone().map(Outbox::new);
+    let outbox = Arc::new(outbox.map_err(|error| broken("the connection", error.to_string()))?);
+    let pumps = Pumps::new().map_err(|error| broken("the streams", error.to_string()))?;
+    let request = Message::Call(CallRequest {
+        target: target.to_owned(),
+        service: service.to_owned(),
+    });
+    let mut reader = connection;
+    let outcome = converse(
+        &mut reader,
+        &outbox,
+        &Arc::new(pumps),
+        &request,
+        stdio,
+        || {},
+    );
+    reader.shutdown();
+    match outcome {
+        Ok(Outcome { status, message }) if message.is_empty() => {
+            Ok(u8::try_from(status).unwrap_or(BROKEN))
+        }
+        Ok(Outcome { status, message }) => Err(Failure::new(
+            u8::try_from(status).unwrap_or(BROKEN),
+            clean(&message, MAX_REASON),
+        )),
+        Err(ClientError::Broken(_)) => Err(Failure::new(
+            BROKEN,
+            "the call ended before the service did: the other domain or the manager broke it off",
+        )),
+        Err(error) => Err(Failure::new(BROKEN, error.to_string())),
+    }
+}
+
+fn connect() -> io::Result<Connection> {
+    match std::env::var_os(SOCKET_VARIABLE) {
+        Some(path) => Connection::to_unix(&PathBuf::from(path)),
+        None => Connection::to_vsock(HOST_CID, CALL_PORT),
+    }
+}
+
+/// This program's own three streams.
+pub fn own_streams() -> io::Result<Stdio> {
+    use std::os::fd::AsFd;
+    Ok(Stdio {
+        stdin: io::stdin().as_fd().try_clone_to_owned()?,
+        stdout: io::stdout().as_fd().try_clone_to_owned()?,
+        stderr: io::stderr().as_fd().try_clone_to_owned()?,
+    })
+}
+
+/// A stream that nobody reads.
+pub fn nowhere() -> io::Result<OwnedFd> {
+    let null = std::fs::File::options().write(true).open("/dev/null")?;
+    Ok(null.into())
+}

@@ -1,0 +1,44 @@
+//! `bulkhead-open`: a web address or a file, in another domain or a new disposable.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use bulkhead_protocol::client::Stdio;
+
+use crate::call::{call, nowhere};
+use crate::{Failure, copy, url};
+
+/// The service that opens a web address.
+pub const OPEN_URL: &str = "qubes.OpenURL";
+/// The service that opens a file.
+pub const OPEN_FILE: &str = "qubes.OpenInVM";
+
+/// Opens it there. A file is copied; what is done to the copy does not come back.
+pub fn open(target: &str, what: &str) -> Result<(), Failure> {
+    match url::check(what.as_bytes()) {
+        Ok(address) => open_url(target, address),
+        Err(_) => copy::send(target, OPEN_FILE, &[PathBuf::from(what)]),
+    }
+}
+
+fn open_url(target: &str, address: &str) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(1, error.to_string());
+    let (reader, writer) = std::io::pipe().map_err(failed)?;
+    // A pipe takes 64 KiB before anybody reads: far more than an address.
+    let mut file = File::from(std::os::fd::OwnedFd::from(writer));
+    writeln!(file, "{address}").map_err(failed)?;
+    drop(file);
+    let stdio = Stdio {
+        stdin: reader.into(),
+        stdout: nowhere().map_err(failed)?,
+        stderr: nowhere().map_err(failed)?,
+    };
+    match call(target, OPEN_URL, stdio)? {
+        0 => Ok(()),
+        status => Err(Failure::new(
+            status,
+            format!("the other domain could not open it (status {status})"),
+        )),
+    }
+}
