@@ -52,6 +52,24 @@ pub trait Manager {
     fn window_mapped(&self, domain: &str, id: u64, title: &str, time_us: u64);
 }
 
+#[zbus::proxy(
+    interface = "org.bulkhead.Calls1",
+    default_service = "org.bulkhead.Manager",
+    default_path = "/org/bulkhead/Manager"
+)]
+pub trait Calls {
+    fn list_asks(&self) -> zbus::Result<Vec<Dict>>;
+    fn allow_ask(&self, id: u64, target: &str) -> zbus::Result<()>;
+    fn deny_ask(&self, id: u64) -> zbus::Result<()>;
+    fn list_calls(&self, most: u32) -> zbus::Result<Vec<Dict>>;
+}
+
+/// A connection to what the manager knows of calls between domains.
+pub async fn calls() -> Result<CallsProxy<'static>, Error> {
+    let connection = zbus::Connection::session().await.map_err(Error::NoBus)?;
+    Ok(CallsProxy::new(&connection).await?)
+}
+
 /// A connection to the manager.
 pub async fn manager() -> Result<ManagerProxy<'static>, Error> {
     let connection = zbus::Connection::session().await.map_err(Error::NoBus)?;

@@ -6,6 +6,7 @@
 
 mod args;
 mod bus;
+mod calls;
 mod console;
 mod desktop;
 mod error;
@@ -69,6 +70,8 @@ async fn dispatch(args: Args) -> Result<u8, Error> {
         Command::Launch(launch) => desktop::launch(launch).await,
         Command::Windows(windows) => desktop::windows(windows).await,
         Command::Power(power) => desktop::power(power).await,
+        Command::Ask(ask) => calls::ask(ask).await,
+        Command::Transfers(transfers) => calls::transfers(transfers).await,
         Command::Template(template) => template::template(template).await,
         Command::Session(session) => session::session(session).await,
         Command::Completion { shell } => {

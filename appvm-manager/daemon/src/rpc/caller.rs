@@ -115,7 +115,11 @@ impl Caller {
     async fn more(&mut self) -> Result<(), CallerError> {
         let mut buffer = [0; 16 * 1024];
         // Reading is safe to be given up: either it has read and goes on, or it has not.
-        let count = self.stream.read(&mut buffer).await?;
+        let count = match self.stream.read(&mut buffer).await {
+            // It left without reading everything.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+            count => count?,
+        };
         let untrusted = match buffer.get(..count) {
             Some(bytes) if count > 0 => bytes,
             _ => return Err(CallerError::Gone),
