@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     apt::Mirror,
+    emulator,
     error::{Error, io},
     initramfs::{self, Content},
     kernel::{self, Kernel},
@@ -118,6 +119,21 @@ impl Builder {
         })
     }
 
+    /// A newer emulator, where the installed one ends guests by itself. Without it tests run all the
+    /// same, and now and then have to run twice.
+    pub fn emulator(&self) {
+        let cache = self.layout.cache();
+        if !emulator::is_missing(&cache) {
+            return;
+        }
+        let fetched = timed("newer emulator", || {
+            emulator::fetch(&cache, &self.mirror()?)
+        });
+        if let Err(error) = fetched {
+            tracing::warn!("no newer emulator: {error}; the installed one runs");
+        }
+    }
+
     /// The guests' kernel and initramfs. `false` if the agent does not exist.
     pub fn guest(&self) -> Result<bool, Error> {
         let file = self.layout.recipes().join("guest.toml");
@@ -193,6 +209,7 @@ impl Builder {
         recipe::check_packages(&recipe_file, &recipe.bench_packages)?;
         let folder = self.layout.host();
         let kernel = self.kernel(&recipe.suite)?;
+        self.emulator();
 
         let init = [("bulkhead-host-init", "bulkhead-host-init")];
         let programs = self.programs()?;

@@ -18,6 +18,7 @@ pub mod builder;
 pub mod command;
 pub mod cpio;
 pub mod desktop;
+pub mod emulator;
 pub mod error;
 pub mod initramfs;
 pub mod kernel;

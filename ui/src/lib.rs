@@ -12,6 +12,7 @@
 //! Start reading at [`bus`] (what is known, and how), then [`menu`] and [`panel`]; each has a
 //! `model` without windows, which is where the tests are.
 
+pub mod ask;
 pub mod bus;
 pub mod dot;
 pub mod menu;

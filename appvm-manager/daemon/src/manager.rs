@@ -320,6 +320,11 @@ impl Manager {
         })
     }
 
+    /// A domain's label, if it has one that can be read.
+    pub fn label(&self, name: &DomainName) -> Option<bulkhead_protocol::Label> {
+        self.store.load(name).ok().map(|config| config.label)
+    }
+
     /// The points in time of a domain's last start.
     pub fn timings(&self, name: &DomainName) -> Result<crate::domain::Timings> {
         Ok(self.domain(name)?.timings())

@@ -68,6 +68,7 @@ impl Builder {
         recipe.check(&file)?;
         let folder = self.layout.desktop().join(firmware.name());
         fs::create_dir_all(&folder).map_err(io("creating", &folder))?;
+        self.emulator();
         Desktop {
             builder: self,
             kernel: self.kernel(&recipe.suite)?,

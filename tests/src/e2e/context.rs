@@ -23,6 +23,9 @@ const GUEST_CRASHED: &str = "the guest crashed";
 /// What the manager says then, in its log and on the serial line of a disk image.
 pub const GUEST_HAS_CRASHED: &str = "its guest crashed";
 
+/// What it says of a guest whose kernel noticed that its memory or registers were wrong.
+pub const GUEST_HAS_PANICKED: &str = "its guest restarted, as kernels do after a panic";
+
 /// No single command of a scenario takes longer, even on a busy emulated machine.
 const COMMAND_LIMIT: Duration = Duration::from_secs(240);
 
@@ -205,10 +208,11 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// How many guests have crashed since the host was booted, by the manager's log: a domain may have
+    /// How many guests have crashed or panicked since the host was booted, by the manager's log: a domain may have
     /// been started again since.
     pub fn crashes(&self) -> Result<usize, Failure> {
-        let count = self.host(&["grep", "-c", GUEST_HAS_CRASHED, "/out/session.log"])?;
+        let either = format!("{GUEST_HAS_CRASHED}\\|{GUEST_HAS_PANICKED}");
+        let count = self.host(&["grep", "-c", &either, "/out/session.log"])?;
         Ok(count.stdout_text().trim().parse().unwrap_or(0))
     }
 

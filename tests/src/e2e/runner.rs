@@ -6,7 +6,7 @@ use std::time::Instant;
 use bulkhead_image::builder::HostImages;
 use bulkhead_image::desktop::DesktopImage;
 
-use super::context::{Context, GUEST_HAS_CRASHED};
+use super::context::{Context, GUEST_HAS_CRASHED, GUEST_HAS_PANICKED};
 use super::disk::DiskContext;
 use super::here::HereContext;
 use super::{Outcome, Place, Scenario, name_matches};
@@ -23,8 +23,8 @@ pub struct Tally {
 
 /// What QEMU's emulation does now and then, whatever is tested (docs/testing.md): the *outer* kernel
 /// meets a breakpoint that nobody set, or a VM's saved registers are not its own, so that its guest
-/// crashes. A scenario that failed beside one of these runs a second time, and only then.
-const EMULATOR_FAULTS: [&str; 2] = ["Oops: int3", GUEST_HAS_CRASHED];
+/// crashes or panics. A scenario that failed beside one of these runs a second time, and only then.
+const EMULATOR_FAULTS: [&str; 3] = ["Oops: int3", GUEST_HAS_CRASHED, GUEST_HAS_PANICKED];
 
 /// Which run of a scenario it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -196,7 +196,7 @@ fn boot(images: &HostImages) -> Result<Machine, String> {
 
 /// Copies the logs of the session and of every domain out of the host.
 fn keep_logs(context: &Context<'_>) {
-    let script = "cd /run/user/1000/bulkhead 2>/dev/null && \
+    let script = "cd ~/.local/state/bulkhead 2>/dev/null && \
         find . -name '*.log*' -size -4M | tar -cf /out/logs.tar -T - ; true";
     let _ = context.host(&["sh", "-c", script]);
     for name in ["logs.tar", "session.log"] {

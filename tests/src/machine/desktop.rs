@@ -150,7 +150,7 @@ impl Desktop {
         let _ = fs::remove_file(&socket);
         let errors_path = folder.join("qemu.err");
         let errors = File::create(&errors_path).map_err(io("creating", &errors_path))?;
-        let mut command = Command::new(qemu::PROGRAM);
+        let mut command = Command::new(qemu::program());
         command
             .args(arguments(options, &serial, &socket)?)
             .stdin(Stdio::null())

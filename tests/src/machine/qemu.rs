@@ -2,16 +2,21 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::OnceLock,
 };
 
 use bulkhead_host_init::protocol::PORT_NAME;
+use bulkhead_image::{emulator, layout::Layout};
 
 use super::{BootOptions, MachineError, accelerator, accelerator::Accelerator, io};
 
-/// The emulator.
-pub(super) const PROGRAM: &str = "qemu-system-x86_64";
+/// The emulator. The newer one, if one was fetched, is for emulation: with KVM both do the same.
+pub(super) fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| emulator::program(&Layout::of_this_workspace().cache()))
+}
 
 /// The kernel's command line: no waiting and no questions. `panic=-1` with `-no-reboot` ends QEMU
 /// when the outer kernel panics.
@@ -32,7 +37,7 @@ pub(super) fn start(
 ) -> Result<Child, MachineError> {
     let errors_path = places.socket.with_extension("err");
     let errors = fs::File::create(&errors_path).map_err(io("creating", &errors_path))?;
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program());
     command
         .args(arguments(options, accelerator, places))
         .stdin(Stdio::null())

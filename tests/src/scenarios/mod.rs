@@ -3,6 +3,7 @@
 mod bad_input;
 mod boot;
 mod clipboard;
+mod crossing;
 mod half_message;
 mod hostile_gpu;
 mod hostile_wayland;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Scenario> {
         hostile_wayland::SCENARIO,
         bad_input::SCENARIO,
         performance::SCENARIO,
+        crossing::copy::SCENARIO,
         image::menu::SCENARIO,
         image::desktop::SCENARIO,
         image::host::SCENARIO,

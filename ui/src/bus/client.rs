@@ -7,8 +7,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 
 use super::Interest;
-use super::proxy::ManagerProxy;
-use super::types::{Application, Command, Dict, Domain, Event, Label, Window};
+use super::proxy::{CallsProxy, ManagerProxy};
+use super::types::{Application, Command, Dict, Domain, Event, Label, Question, Window};
 
 /// A signal, as far as it matters.
 enum Signal {
@@ -17,6 +17,8 @@ enum Signal {
     Windows,
     Focus(Option<Window>),
     Menu { time_us: u64 },
+    Asks,
+    Crossed(String),
 }
 
 /// Works until the session bus is gone.
@@ -30,9 +32,13 @@ pub async fn run(
         .cache_properties(zbus::proxy::CacheProperties::No)
         .build()
         .await?;
+    let calls = CallsProxy::builder(&connection)
+        .cache_properties(zbus::proxy::CacheProperties::No)
+        .build()
+        .await?;
     let mut signals = select_all(match interest {
         Interest::Panel => panel_signals(&manager).await?,
-        Interest::Menu => menu_signals(&manager).await?,
+        Interest::Menu => menu_signals(&manager, &calls).await?,
     });
     // Without the manager there is nothing; when it comes, everything is fetched.
     let mut owners = manager.inner().receive_owner_changed().await?;
@@ -42,6 +48,7 @@ pub async fn run(
         .await?;
     let client = Client {
         manager,
+        calls,
         events,
         interest,
     };
@@ -124,14 +131,27 @@ async fn panel_signals(manager: &ManagerProxy<'static>) -> zbus::Result<Signals>
     ])
 }
 
-async fn menu_signals(manager: &ManagerProxy<'static>) -> zbus::Result<Signals> {
+async fn menu_signals(
+    manager: &ManagerProxy<'static>,
+    calls: &CallsProxy<'static>,
+) -> zbus::Result<Signals> {
+    let crossed = calls.receive_call_ended().await?;
+    let crossed = crossed.filter_map(|signal| async move {
+        let notice = signal.args().ok()?.notice.to_owned();
+        Some(Signal::Crossed(notice))
+    });
     let menu = manager.receive_menu_requested().await?;
     let menu = menu.filter_map(|signal| async move {
         let time_us = signal.args().ok()?.time_us;
         Some(Signal::Menu { time_us })
     });
+    let opened = calls.receive_ask_opened().await?;
+    let closed = calls.receive_ask_closed().await?;
     Ok(vec![
         menu.boxed(),
+        crossed.boxed(),
+        opened.map(|_| Signal::Asks).boxed(),
+        closed.map(|_| Signal::Asks).boxed(),
         manager
             .receive_applications_changed()
             .await?
@@ -153,6 +173,7 @@ async fn next_minute() {
 #[derive(Clone)]
 struct Client {
     manager: ManagerProxy<'static>,
+    calls: CallsProxy<'static>,
     events: UnboundedSender<Event>,
     interest: Interest,
 }
@@ -171,6 +192,9 @@ impl Client {
         if self.interest == Interest::Panel {
             self.take(Signal::Domains).await;
             self.take(Signal::Windows).await;
+        } else {
+            // Those that were asked before this process was there.
+            self.take(Signal::Asks).await;
         }
     }
 
@@ -191,6 +215,13 @@ impl Client {
                     self.tell(Event::Windows(windows));
                 }
             }
+            Signal::Asks => {
+                let list = self.calls.list_asks().await;
+                if let Some(list) = self.answered(list) {
+                    self.tell(Event::Asks(list.iter().map(Question::from).collect()));
+                }
+            }
+            Signal::Crossed(notice) => self.tell(Event::Crossed(notice)),
             // Fetched by whoever has taken the signal.
             Signal::Applications => {}
         }
@@ -242,6 +273,13 @@ impl Client {
             Command::PowerOff => self.manager.power_off().await,
             Command::Reboot => self.manager.reboot().await,
             Command::Menu => self.manager.request_menu().await,
+            Command::Allow(id, target) => self.calls.allow_ask(id, &target).await,
+            Command::Deny(id) => self.calls.deny_ask(id).await,
+            Command::Arm(id, time) => {
+                tokio::time::sleep(time).await;
+                self.tell(Event::Armed(id));
+                Ok(())
+            }
             Command::Wake(time) => {
                 tokio::time::sleep(time).await;
                 self.tell(Event::Elapsed);

@@ -11,14 +11,14 @@ use futures_util::Stream;
 use futures_util::stream::StreamExt;
 use tokio::sync::mpsc;
 
-pub use types::{Application, Command, Domain, Event, Label, Window};
+pub use types::{Application, Command, Domain, Event, Label, Question, Window};
 
 /// What a window wants to hear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
     /// Windows, focus, domains and the time.
     Panel,
-    /// Applications, their icons, and when the menu is wanted.
+    /// Applications, their icons, when the menu is wanted, and questions.
     Menu,
 }
 

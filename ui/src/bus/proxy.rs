@@ -36,3 +36,21 @@ pub trait Manager {
     #[zbus(signal)]
     fn menu_requested(&self, time_us: u64);
 }
+
+#[zbus::proxy(
+    interface = "org.bulkhead.Calls1",
+    default_service = "org.bulkhead.Manager",
+    default_path = "/org/bulkhead/Manager"
+)]
+pub trait Calls {
+    fn list_asks(&self) -> zbus::Result<Vec<Dict>>;
+    fn allow_ask(&self, id: u64, target: &str) -> zbus::Result<()>;
+    fn deny_ask(&self, id: u64) -> zbus::Result<()>;
+
+    #[zbus(signal)]
+    fn ask_opened(&self, id: u64);
+    #[zbus(signal)]
+    fn ask_closed(&self, id: u64);
+    #[zbus(signal)]
+    fn call_ended(&self, notice: &str);
+}

@@ -72,6 +72,27 @@ pub struct Application {
     pub disposable: bool,
 }
 
+/// A domain wants something of another, and the user decides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Question {
+    /// Its number.
+    pub id: u64,
+    /// Who wants it, with its colour.
+    pub source: (String, Label),
+    /// Which service.
+    pub service: String,
+    /// Its argument, or nothing.
+    pub argument: String,
+    /// What may be chosen.
+    pub targets: Vec<(String, Label)>,
+    /// What the policy suggests, or nothing.
+    pub default: String,
+    /// What would be sent, a line each.
+    pub files: Vec<String>,
+    /// How much that is, in bytes.
+    pub bytes: u64,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -92,6 +113,12 @@ pub enum Event {
         /// Microseconds.
         time_us: u64,
     },
+    /// All open questions, oldest first.
+    Asks(Vec<Question>),
+    /// Something crossed between domains, or did not; the text is for a person.
+    Crossed(String),
+    /// The time of [`Command::Arm`] has gone by.
+    Armed(u64),
     /// Something was not done; the text is for a person.
     Failed(String),
     /// Another minute has begun.
@@ -128,6 +155,12 @@ pub enum Command {
     Reboot,
     /// Show the menu.
     Menu,
+    /// The user says yes to a question, with this target.
+    Allow(u64, String),
+    /// The user says no.
+    Deny(u64),
+    /// Say [`Event::Armed`] with this number after this time.
+    Arm(u64, std::time::Duration),
     /// Say [`Event::Elapsed`] after this time.
     Wake(std::time::Duration),
 }
@@ -137,6 +170,18 @@ fn text(dict: &Dict, key: &str) -> String {
         .and_then(|value| <&str>::try_from(value).ok())
         .unwrap_or_default()
         .to_owned()
+}
+
+fn texts(dict: &Dict, key: &str) -> Vec<String> {
+    dict.get(key)
+        .and_then(|value| Vec::<String>::try_from(value.clone()).ok())
+        .unwrap_or_default()
+}
+
+fn number(dict: &Dict, key: &str) -> u64 {
+    dict.get(key)
+        .and_then(|value| u64::try_from(value).ok())
+        .unwrap_or(0)
 }
 
 fn flag(dict: &Dict, key: &str) -> bool {
@@ -176,10 +221,7 @@ impl From<&Dict> for Domain {
 impl From<&Dict> for Window {
     fn from(dict: &Dict) -> Self {
         Window {
-            id: dict
-                .get("id")
-                .and_then(|value| u64::try_from(value).ok())
-                .unwrap_or(0),
+            id: number(dict, "id"),
             domain: text(dict, "domain"),
             label: Label::of(dict),
             title: text(dict, "title"),
@@ -190,19 +232,36 @@ impl From<&Dict> for Window {
 
 impl From<&Dict> for Application {
     fn from(dict: &Dict) -> Self {
-        let keywords = dict
-            .get("keywords")
-            .and_then(|value| Vec::<String>::try_from(value.clone()).ok());
         Application {
             domain: text(dict, "domain"),
             app: text(dict, "app"),
             name: text(dict, "name"),
             generic_name: text(dict, "generic_name"),
             comment: text(dict, "comment"),
-            keywords: keywords.unwrap_or_default(),
+            keywords: texts(dict, "keywords"),
             label: Label::of(dict),
             icon: text(dict, "icon"),
             disposable: flag(dict, "disposable"),
+        }
+    }
+}
+
+impl From<&Dict> for Question {
+    fn from(dict: &Dict) -> Self {
+        let mut colours = texts(dict, "target_colours").into_iter();
+        let mut label = || Label::new("", &colours.next().unwrap_or_default());
+        Question {
+            id: number(dict, "id"),
+            source: (text(dict, "source"), Label::new("", &text(dict, "colour"))),
+            service: text(dict, "service"),
+            argument: text(dict, "argument"),
+            targets: texts(dict, "targets")
+                .into_iter()
+                .map(|target| (target, label()))
+                .collect(),
+            default: text(dict, "default"),
+            files: texts(dict, "files"),
+            bytes: number(dict, "bytes"),
         }
     }
 }

@@ -17,6 +17,7 @@ use iced_layershell::reexport::{Anchor, KeyboardInteractivity, Layer, NewLayerSh
 use iced_layershell::settings::{LayerShellSettings, Settings, StartMode};
 use iced_layershell::to_layer_message;
 
+use crate::ask::{self, model::Decision};
 use crate::bus::{self, Application, Bus, Command, Event, Interest};
 use crate::{Error, theme};
 use model::{Model, Row, Step};
@@ -35,6 +36,9 @@ pub struct Menu {
     open: Option<window::Id>,
     /// Something that was not done, and the surface that says so.
     notice: Option<(window::Id, String)>,
+    /// Questions to the user, and the surface of the one that is shown.
+    asks: ask::model::Model,
+    asking: Option<window::Id>,
     manager: bool,
 }
 
@@ -48,6 +52,9 @@ enum Message {
     Launch { row: usize, disposable: bool },
     LaunchChosen { disposable: bool },
     CloseNotice,
+    ChooseTarget(usize),
+    Allow,
+    Deny,
     Closed(window::Id),
     Unfocused(window::Id),
     OpenNow,
@@ -64,6 +71,8 @@ pub fn run(open: bool) -> Result<(), Error> {
             icons: HashMap::new(),
             open: None,
             notice: None,
+            asks: ask::model::Model::default(),
+            asking: None,
             manager: false,
         };
         let first = if open {
@@ -151,9 +160,18 @@ impl Menu {
             }
             Message::LaunchChosen { disposable } => self.launch(disposable),
             Message::CloseNotice => self.close_notice(),
+            Message::ChooseTarget(index) => {
+                self.asks.choose(index);
+                Task::none()
+            }
+            Message::Allow => self.decide(self.asks.allow()),
+            Message::Deny => self.decide(self.asks.deny()),
             Message::Closed(id) => {
                 if self.open == Some(id) {
                     self.open = None;
+                }
+                if self.asking == Some(id) {
+                    self.asking = None;
                 }
                 if self
                     .notice
@@ -179,12 +197,20 @@ impl Menu {
                 let handle = image::Handle::from_rgba(48, 48, rgba);
                 self.icons.insert(name, Some(handle));
             }
+            // A question has the keyboard until it is answered.
+            Event::Menu { .. } if self.asking.is_some() => {}
             Event::Menu { .. } if self.open.is_some() => return self.close(),
             Event::Menu { time_us } => {
                 tracing::debug!(asked_for_us = now_us().saturating_sub(time_us), "open");
                 return self.show();
             }
-            Event::Failed(text) => return self.show_notice(text),
+            Event::Asks(open) => {
+                if self.asks.set(open) {
+                    return self.show_question();
+                }
+            }
+            Event::Armed(alarm) => self.asks.rang(alarm),
+            Event::Failed(text) | Event::Crossed(text) => return self.show_notice(text),
             Event::Elapsed => return self.close_notice(),
             Event::Domains(_) | Event::Windows(_) | Event::Focus(_) | Event::Minute => {}
         }
@@ -221,6 +247,9 @@ impl Menu {
     }
 
     fn key(&mut self, key: &Key, modifiers: Modifiers, text: Option<&str>) -> Task<Message> {
+        if self.asking.is_some() {
+            return self.key_to_question(key);
+        }
         if self.open.is_none() {
             return Task::none();
         }
@@ -284,6 +313,57 @@ impl Menu {
             Some(id) => window::close(id),
             None => Task::none(),
         }
+    }
+
+    /// Another question is to be shown, or none. The menu makes room for it.
+    fn show_question(&mut self) -> Task<Message> {
+        let close = match self.asking.take() {
+            Some(id) => window::close(id),
+            None => Task::none(),
+        };
+        if self.asks.shown().is_none() {
+            return close;
+        }
+        let (id, open) = Message::layershell_open(NewLayerShellSettings {
+            size: Some((ask::WIDTH, ask::HEIGHT)),
+            layer: Layer::Overlay,
+            anchor: Anchor::empty(),
+            exclusive_zone: None,
+            keyboard_interactivity: KeyboardInteractivity::Exclusive,
+            namespace: Some("bulkhead-ask".to_owned()),
+            ..NewLayerShellSettings::default()
+        });
+        self.asking = Some(id);
+        self.set_alarm();
+        Task::batch([self.close(), close, open])
+    }
+
+    fn set_alarm(&mut self) {
+        if let Some(alarm) = self.asks.start_alarm() {
+            self.bus.send(Command::Arm(alarm, ask::MOMENT));
+        }
+    }
+
+    fn key_to_question(&mut self, key: &Key) -> Task<Message> {
+        self.set_alarm();
+        match key {
+            Key::Named(Named::Escape) => return self.decide(self.asks.deny()),
+            Key::Named(Named::Enter) => return self.decide(self.asks.allow()),
+            Key::Named(Named::ArrowUp) => self.asks.step(false),
+            Key::Named(Named::ArrowDown | Named::Tab) => self.asks.step(true),
+            _ => {}
+        }
+        Task::none()
+    }
+
+    /// The manager then says that the question is closed.
+    fn decide(&mut self, decision: Option<Decision>) -> Task<Message> {
+        match decision {
+            Some(Decision::Yes(id, target)) => self.bus.send(Command::Allow(id, target)),
+            Some(Decision::No(id)) => self.bus.send(Command::Deny(id)),
+            None => {}
+        }
+        Task::none()
     }
 
     fn show_notice(&mut self, text: String) -> Task<Message> {

@@ -31,6 +31,14 @@ impl Menu {
         if self.open == Some(id) {
             return self.menu();
         }
+        if self.asking == Some(id) {
+            return crate::ask::dialog(
+                &self.asks,
+                Message::ChooseTarget,
+                Message::Allow,
+                Message::Deny,
+            );
+        }
         match &self.notice {
             Some((notice, text)) if *notice == id => notice_view(text),
             // The pixel that keeps the process ready.

@@ -130,7 +130,14 @@ impl Panel {
                 // Whoever is there has read it.
                 self.model.notice = None;
             }
-            Event::Applications(_) | Event::Icon(..) | Event::Menu { .. } | Event::Elapsed => {}
+            // The menu's.
+            Event::Applications(_)
+            | Event::Icon(..)
+            | Event::Menu { .. }
+            | Event::Asks(_)
+            | Event::Crossed(_)
+            | Event::Armed(_)
+            | Event::Elapsed => {}
         }
     }
 

@@ -23,16 +23,25 @@ impl Calls {
     pub(super) fn new(manager: Arc<Manager>) -> Self {
         Calls { manager }
     }
+
+    /// The colour of a domain; of a new disposable, that of the domain it is made from. Nothing for
+    /// the host.
+    fn colour(&self, target: &str) -> String {
+        let name = target.strip_prefix("@dispvm:").unwrap_or(target);
+        let label = name.parse().ok().and_then(|name| self.manager.label(&name));
+        label.map_or_else(String::new, |label| label.colour().to_owned())
+    }
 }
 
 #[interface(name = "org.bulkhead.Calls1")]
 impl Calls {
-    /// Questions that wait for the user: id (t), source, wanted, service, argument, default (s),
-    /// targets, files (as), bytes (t). All text is safe to be shown.
+    /// Questions that wait for the user: id (t), source, colour, wanted, service, argument, default
+    /// (s), targets, target_colours, files (as), bytes (t). All text is safe to be shown.
     #[zbus(out_args("questions"))]
     async fn list_asks(&self) -> Vec<Dict> {
         let asks = self.manager.calls.asks.list();
-        asks.into_iter().map(question).collect()
+        let colour = |name: &str| self.colour(name);
+        asks.into_iter().map(|ask| question(ask, &colour)).collect()
     }
 
     /// The user says yes. An empty target: the only one, or the suggested one.
@@ -49,7 +58,7 @@ impl Calls {
 
     /// The last calls between domains, oldest first, at most `most` of them: time, source, wanted,
     /// target, service, verdict, detail, rule (s), files (as), entries, announced_bytes, sent_bytes,
-    /// received_bytes (t).
+    /// received_bytes, left_out (t).
     #[zbus(out_args("records"))]
     async fn list_calls(&self, most: u32) -> Vec<Dict> {
         let most = usize::try_from(most.min(MAX_RECORDS)).unwrap_or(0);
@@ -70,8 +79,11 @@ impl Calls {
     pub(super) async fn call_ended(emitter: &SignalEmitter<'_>, notice: &str) -> zbus::Result<()>;
 }
 
-fn question((id, question): (u64, Question)) -> Dict {
+fn question((id, question): (u64, Question), colour: &dyn Fn(&str) -> String) -> Dict {
+    let colours: Vec<String> = question.targets.iter().map(|name| colour(name)).collect();
     Dict::from([
+        ("colour".into(), text(colour(&question.source))),
+        ("target_colours".into(), texts(&colours)),
         ("id".into(), id.into()),
         ("source".into(), text(question.source)),
         ("wanted".into(), text(question.wanted)),
@@ -99,5 +111,6 @@ fn record(record: Record) -> Dict {
         ("announced_bytes".into(), record.announced_bytes.into()),
         ("sent_bytes".into(), record.sent_bytes.into()),
         ("received_bytes".into(), record.received_bytes.into()),
+        ("left_out".into(), record.left_out.into()),
     ])
 }

@@ -84,7 +84,7 @@ impl Manager {
             source: call.source.to_string(),
             wanted: call.target.to_string(),
             service: call.service.to_string(),
-            argument: call.argument.to_string(),
+            argument: call.argument.as_str().to_owned(),
             targets: ask.targets.iter().map(ToString::to_string).collect(),
             default: ask.default_target.as_ref().map(ToString::to_string),
             files: record.file_lines().to_vec(),

@@ -50,6 +50,12 @@ pub struct Record {
     pub sent_bytes: u64,
     /// Bytes that it got.
     pub received_bytes: u64,
+    /// Calls of this domain before it that had no line: it calls too often.
+    #[serde(default)]
+    pub left_out: u64,
+    /// The user is to be told.
+    #[serde(skip)]
+    pub(super) notify: bool,
 }
 
 impl Record {
@@ -72,10 +78,14 @@ impl Record {
             announced_bytes: 0,
             sent_bytes: 0,
             received_bytes: 0,
+            left_out: 0,
+            notify: false,
         }
     }
 
     pub(super) fn files(&mut self, manifest: &Manifest) {
+        // Whoever sends files wants to know that they went.
+        self.notify = true;
         self.entries = manifest.entries;
         self.announced_bytes = manifest.bytes;
         let shown = manifest.shown.iter().take(MAX_NAMES);
@@ -104,6 +114,7 @@ impl Record {
     }
 
     pub(super) fn allowed(&mut self, allow: &Allow) {
+        self.notify |= allow.notify;
         self.target = allow.target.to_string();
         self.rule = allow.rule.to_string();
         // Until it is known how it ended.
@@ -111,6 +122,7 @@ impl Record {
     }
 
     pub(super) fn denied(&mut self, deny: &Deny) {
+        self.notify |= deny.notify;
         self.detail = deny.reason.to_string();
         self.rule = deny
             .rule

@@ -10,6 +10,7 @@
 //! The caller learns nothing but yes, no, and what the service answers.
 
 pub mod ask;
+mod budget;
 mod caller;
 mod carry;
 mod decide;
@@ -19,14 +20,15 @@ mod relay;
 
 use std::os::unix::net::UnixStream as StdStream;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bulkhead_policy::{Allow, Call};
 use bulkhead_protocol::DomainName;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::manager::Manager;
+use budget::Budget;
 use caller::{Caller, CallerError};
 use log::Record;
 
@@ -65,6 +67,7 @@ impl Manager {
         mut connections: mpsc::Receiver<StdStream>,
     ) {
         let slots = Arc::new(Semaphore::new(MAX_CALLS));
+        let budget = Arc::new(Mutex::new(Budget::new(Instant::now())));
         while let Some(connection) = connections.recv().await {
             let slot = slots.clone().acquire_owned();
             let Ok(Ok(slot)) = tokio::time::timeout(PATIENCE, slot).await else {
@@ -72,15 +75,21 @@ impl Manager {
                 continue;
             };
             let (manager, domain) = (self.clone(), domain.clone());
+            let budget = budget.clone();
             tokio::spawn(async move {
-                manager.take_call(&domain, connection).await;
+                manager.take_call(&domain, connection, &budget).await;
                 drop(slot);
             });
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    async fn take_call(self: &Arc<Self>, domain: &DomainName, connection: StdStream) {
+    async fn take_call(
+        self: &Arc<Self>,
+        domain: &DomainName,
+        connection: StdStream,
+        budget: &Mutex<Budget>,
+    ) {
         let (mut caller, request) = match Caller::accept(connection).await {
             Ok(accepted) => accepted,
             Err(error) => return tracing::debug!(%domain, %error, "no call"),
@@ -110,9 +119,16 @@ impl Manager {
             Err(decide::Refused::Denied) => caller.refuse(126, REFUSAL).await,
             Err(decide::Refused::Caller(error)) => record.ended(&error.to_string()),
         }
-        tracing::info!(%domain, "{record}");
-        self.calls.log.append(&record);
-        self.tell(crate::manager::Event::Call(record.notice()));
+        let now = Instant::now();
+        let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(left_out) = budget.line(now) {
+            record.left_out = left_out;
+            tracing::info!(%domain, "{record}");
+            self.calls.log.append(&record);
+        }
+        if record.notify && budget.notice(now) {
+            self.tell(crate::manager::Event::Call(record.notice()));
+        }
     }
 
     async fn carry_out(
