@@ -69,6 +69,19 @@ struct MetadataTarget {
     kind: Vec<String>,
 }
 
+/// The crates with programs for hosts. cargo compiles a library with the features that all packages of
+/// a build want together: another set of packages would mean other features, and compiling nearly
+/// everything once more. So whatever is asked for, these are built as one.
+const TOGETHER: [&str; 7] = [
+    "bulkhead-vmm",
+    "bulkhead-compositor",
+    "bulkheadd",
+    "bulkhead-icon",
+    "bulkhead-cli",
+    "bulkhead-ui",
+    "bulkhead-tests",
+];
+
 impl<'a> Programs<'a> {
     /// Asks cargo which programs exist. With `build` off, those built earlier are used.
     pub fn open(layout: &'a Layout, profile: Profile, build: bool) -> Result<Self, Error> {
@@ -129,7 +142,14 @@ impl<'a> Programs<'a> {
             .collect();
         let folder = self.layout.target().join(self.profile.folder());
         if self.build && !present.is_empty() {
-            self.cargo_build(&present, &[], "")?;
+            let mut all: Vec<&str> = present.iter().map(|name| name.as_str()).collect();
+            let known = TOGETHER
+                .iter()
+                .filter(|name| self.bins.contains_key(**name));
+            all.extend(known);
+            all.sort_unstable();
+            all.dedup();
+            self.cargo_build(&all, &[], "")?;
         }
         let names = present
             .iter()
@@ -140,11 +160,7 @@ impl<'a> Programs<'a> {
     /// Static programs, in the order asked for.
     pub fn fixed(&self, wanted: &[(&str, &str)]) -> Result<Vec<PathBuf>, Error> {
         if self.build {
-            let packages: Vec<String> = wanted
-                .iter()
-                .map(|(package, _)| (*package).to_owned())
-                .collect();
-            let packages: Vec<&String> = packages.iter().collect();
+            let packages: Vec<&str> = wanted.iter().map(|(package, _)| *package).collect();
             let bins: Vec<&str> = wanted.iter().map(|(_, bin)| *bin).collect();
             self.cargo_build(&packages, &bins, STATIC_TARGET)?;
         }
@@ -174,7 +190,7 @@ impl<'a> Programs<'a> {
         .collect()
     }
 
-    fn cargo_build(&self, packages: &[&String], bins: &[&str], target: &str) -> Result<(), Error> {
+    fn cargo_build(&self, packages: &[&str], bins: &[&str], target: &str) -> Result<(), Error> {
         let mut command = cargo("BULKHEAD_CARGO")?;
         command
             .current_dir(self.layout.workspace())

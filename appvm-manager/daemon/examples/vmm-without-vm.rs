@@ -14,10 +14,11 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, exit};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use bulkhead_protocol::{CONTROL_PORT, Hello, Message};
+use bulkhead_protocol::{CALL_PORT, CONTROL_PORT, Hello, Message};
 use bulkhead_vmm_api::{
     ConsoleConfig, ControlCommand, ControlReply, ControlRequest, GuestConnections, Socket, Source,
     VmConfig, VmState,
@@ -139,6 +140,9 @@ fn start_agent(name: &str, folder: &Path, connections: OwnedFd) -> Result<Child>
             let _ = guest.write_all(&[0xff; 100_000]);
             thread::sleep(Duration::from_secs(100));
         }
+        let connections = Arc::new(connections);
+        let calls = connections.clone();
+        thread::spawn(move || take_calls(&name, &calls));
         for stream in listener.incoming().flatten() {
             hand_over(&connections, &stream);
             // Programs of the guest may connect as well; the manager must not mind.
@@ -166,9 +170,25 @@ fn start_agent(name: &str, folder: &Path, connections: OwnedFd) -> Result<Child>
     Ok(child)
 }
 
-/// A connection from the guest, as the VMM hands it to the manager.
+/// Calls of the guest's programs come in at `call-NAME.sock` in the folder for temporary files.
+fn take_calls(name: &str, connections: &OwnedFd) {
+    let socket = std::env::temp_dir().join(format!("call-{name}.sock"));
+    let _ = std::fs::remove_file(&socket);
+    let Ok(listener) = UnixListener::bind(&socket) else {
+        return;
+    };
+    for stream in listener.incoming().flatten() {
+        hand_over_to(CALL_PORT, connections, &stream);
+    }
+}
+
 fn hand_over(connections: &OwnedFd, stream: &UnixStream) {
-    let port = CONTROL_PORT.to_le_bytes();
+    hand_over_to(CONTROL_PORT, connections, stream);
+}
+
+/// A connection from the guest, as the VMM hands it to the manager.
+fn hand_over_to(port: u32, connections: &OwnedFd, stream: &UnixStream) {
+    let port = port.to_le_bytes();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let fds = [stream.as_fd()];

@@ -281,6 +281,7 @@ impl Incoming {
     /// closes it. When `target` takes nothing more, the peer is told by `Eof`.
     pub fn run(&self, target: impl Into<OwnedFd>, outbox: &Outbox) -> io::Result<()> {
         let mut target = File::from(target.into());
+        let mut peer_listens = true;
         loop {
             let bytes = {
                 let mut state = lock(&self.state);
@@ -320,12 +321,14 @@ impl Incoming {
             drop(state);
             // Data never exceeds MAX_DATA, so its length fits.
             let count = bytes.len() as u32;
-            // After the end the peer wants no credit, and may be gone already.
-            if !ended {
-                outbox.send(&Message::Credit {
+            // After the end the peer wants no credit, and may be gone already: also before whoever
+            // reads the connection has come to that end. What has arrived is written all the same.
+            if !ended && peer_listens {
+                let credit = Message::Credit {
                     stream: self.stream,
                     bytes: count,
-                })?;
+                };
+                peer_listens = outbox.send(&credit).is_ok();
             }
         }
     }
@@ -363,6 +366,27 @@ mod tests {
     fn connection() -> (Arc<Outbox>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         (Arc::new(Outbox::new(ours)), theirs)
+    }
+
+    #[test]
+    fn what_has_arrived_is_written_though_the_peer_is_gone() {
+        let (outbox, theirs) = connection();
+        drop(theirs);
+        let incoming = Arc::new(Incoming::new(Stream::Stdout).unwrap());
+        for byte in 0..4 {
+            incoming.push(vec![byte; 1000]).unwrap();
+        }
+        let (mut reader, writer) = io::pipe().unwrap();
+        let pump = incoming.clone();
+        let thread = thread::spawn(move || pump.run(writer, &outbox));
+        let mut first = [0; 1000];
+        reader.read_exact(&mut first).unwrap();
+        // Only now does the reader of the connection come to its end.
+        incoming.finish();
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest.len(), 3000);
+        thread.join().unwrap().unwrap();
     }
 
     #[test]

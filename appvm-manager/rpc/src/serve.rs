@@ -12,12 +12,15 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use bulkhead_protocol::DomainName;
 use bulkhead_transfer::{
     Cancel, FormatError, Incoming, Limits, Progress, ReceiveError, Received, Watch,
     clean_up_partial, receive_and_answer,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 
 use crate::{Failure, open, url};
 
@@ -34,6 +37,8 @@ pub const FOLDERS: [&str; 6] = [
 pub const COPY: &str = "qubes.Filecopy";
 /// No such service; as a shell says it of a program.
 const NOT_FOUND: u8 = 127;
+/// How long a sender of files may send nothing.
+const SILENCE: Duration = Duration::from_secs(120);
 /// A log that has grown to this size, in bytes, begins anew.
 const MAX_LOG: u64 = 1 << 20;
 
@@ -134,6 +139,23 @@ fn become_program(program: &Path, request: &Request) -> io::Error {
         .exec()
 }
 
+/// A stream whose other side may not be silent for too long.
+struct Patient<S> {
+    stream: S,
+    patience: Duration,
+}
+
+impl<S: Read + AsFd> Read for Patient<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let timeout = Timespec::try_from(self.patience).map_err(io::Error::other)?;
+        let mut fds = [PollFd::new(&self.stream, PollFlags::IN)];
+        if retry_on_intr(|| poll(&mut fds, Some(&timeout)))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.read(buffer)
+    }
+}
+
 fn receive(request: &Request, home: &Path) -> Result<Received, Failure> {
     let failed = |error: ReceiveError| Failure::new(1, error.to_string());
     let open = |stream: io::Result<std::os::fd::OwnedFd>| {
@@ -141,7 +163,10 @@ fn receive(request: &Request, home: &Path) -> Result<Received, Failure> {
             .map(File::from)
             .map_err(|error| failed(ReceiveError::Stream(FormatError::Read(error))))
     };
-    let stream = open(io::stdin().as_fd().try_clone_to_owned())?;
+    let stream = Patient {
+        stream: open(io::stdin().as_fd().try_clone_to_owned())?,
+        patience: SILENCE,
+    };
     let answer = open(io::stdout().as_fd().try_clone_to_owned())?;
     let into = Incoming::open(&home.join("Incoming"), &request.source).map_err(|error| {
         // The sender waits for a word.
@@ -246,6 +271,22 @@ mod tests {
         assert_eq!(request("x.Z", "").program(&folders), None);
         std::fs::create_dir(two.path().join("x.D")).unwrap();
         assert_eq!(request("x.D", "").program(&folders), None);
+    }
+
+    #[test]
+    fn a_silent_sender_is_given_up() {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut patient = Patient {
+            stream: reader,
+            patience: Duration::from_millis(20),
+        };
+        let mut buffer = [0; 4];
+        let error = patient.read(&mut buffer).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        io::Write::write_all(&mut &writer, b"x").unwrap();
+        assert_eq!(patient.read(&mut buffer).unwrap(), 1);
+        drop(writer);
+        assert_eq!(patient.read(&mut buffer).unwrap(), 0);
     }
 
     #[test]

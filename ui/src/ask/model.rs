@@ -40,6 +40,8 @@ impl Model {
                 }
             });
             self.armed = false;
+            // Alarms of the question before are not for this one.
+            self.alarm += 1;
         }
         before != now
     }

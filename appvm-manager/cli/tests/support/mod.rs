@@ -27,6 +27,8 @@ pub fn programs() -> &'static Path {
                 "bulkheadd",
                 "--package",
                 "bulkhead-icon",
+                "--package",
+                "bulkhead-rpc",
             ])
             .args(["--bins", "--example", "vmm-without-vm"])
             .status()

@@ -1,6 +1,6 @@
 //! The calling guest's end of a call: what it says is read here first, and bounded.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream as StdStream;
 use std::time::Duration;
 
@@ -167,6 +167,17 @@ impl Caller {
             }
         }
         let _ = self.stream.shutdown().await;
+        // Closed while the caller still sends, its kernel would throw away what it has not read.
+        let mut buffer = [0; 4096];
+        let rest = async {
+            while self
+                .stream
+                .read(&mut buffer)
+                .await
+                .is_ok_and(|count| count > 0)
+            {}
+        };
+        let _ = tokio::time::timeout(REFUSAL_TIMEOUT, rest).await;
     }
 
     /// For threads.
@@ -190,6 +201,25 @@ impl Parts {
             if self.stream.write_all(&frame).is_err() {
                 return;
             }
+        }
+        linger(&self.stream, REFUSAL_TIMEOUT);
+    }
+}
+
+/// Says that nothing follows, and waits until the other side has closed, at most so long. Closed
+/// while it still sends, its kernel would throw away what it has not read.
+pub(super) fn linger(mut stream: &StdStream, most: Duration) {
+    let end = std::time::Instant::now() + most;
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut buffer = [0; 4096];
+    loop {
+        let left = end.saturating_duration_since(std::time::Instant::now());
+        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
+            return;
+        }
+        match stream.read(&mut buffer) {
+            Ok(count) if count > 0 => {}
+            _ => return,
         }
     }
 }
@@ -236,8 +266,6 @@ async fn read_exact(stream: &mut UnixStream, bytes: &mut [u8]) -> Result<(), Cal
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
 
     fn call(target: &str) -> Vec<u8> {

@@ -9,13 +9,15 @@ use bulkhead_protocol::{
 };
 use tokio::sync::oneshot;
 
-use super::caller::{Caller, Parts};
+use super::caller::{Caller, Parts, linger};
 use super::relay::{Carried, relay};
 use super::{CarryError, host};
 use crate::domain::{Machine, State};
 use crate::manager::Manager;
 use crate::session;
 
+/// How long a caller of the host's services may take to close.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
 /// The program of every guest that finds a service and becomes it.
 const SERVER: &str = "/run/bulkhead/bin/bulkhead-rpc";
 
@@ -34,7 +36,14 @@ impl Manager {
         };
         let (machine, disposable) = match machine {
             Ok(Target::Domain(machine, disposable)) => (machine, disposable),
-            Ok(Target::Host(answer)) => return answer_from_host(caller.into_parts()?, &answer),
+            Ok(Target::Host(answer)) => {
+                let parts = caller.into_parts()?;
+                let answered =
+                    tokio::task::spawn_blocking(move || answer_from_host(parts, &answer));
+                return answered
+                    .await
+                    .unwrap_or_else(|error| Err(io::Error::other(error).into()));
+            }
             Err(error) => {
                 caller.refuse(125, "the other domain is not there").await;
                 return Err(error);
@@ -148,6 +157,7 @@ fn answer_from_host(parts: Parts, answer: &[u8]) -> Result<Carried, CarryError> 
         let frame = message.encode().map_err(io::Error::other)?;
         io::Write::write_all(&mut &parts.stream, &frame)?;
     }
+    linger(&parts.stream, LINGER);
     Ok(Carried {
         sent_bytes: 0,
         received_bytes: answer.len() as u64,

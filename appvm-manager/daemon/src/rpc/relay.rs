@@ -8,12 +8,17 @@ use std::io::{self, Cursor, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use bulkhead_protocol::pump::Outbox;
 use bulkhead_protocol::{ExitReason, Message, ReadError, Stream, read_message};
 
 use super::caller::Parts;
+
+/// How long a caller may take to close when its service has ended.
+const LINGER: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 30_000 });
 
 /// How a call went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,23 +44,34 @@ pub(super) fn relay(caller: Parts, service: UnixStream) -> io::Result<Carried> {
     let to_caller = Outbox::new(caller.try_clone()?);
     let mut from_caller = Cursor::new(held).chain(caller.try_clone()?);
     let mut from_service = service.try_clone()?;
+    let sent_ref = &sent;
     let exit = thread::scope(|scope| {
-        scope.spawn(|| {
-            pass(&mut from_caller, &to_service, &sent, |message| {
+        let (left, caller_left) = mpsc::channel();
+        let (service, caller) = (&service, &caller);
+        scope.spawn(move || {
+            pass(&mut from_caller, &to_service, sent_ref, |message| {
                 caller_may(&message)
                     .then_some(message)
                     .ok_or("what no caller may")
             });
             // The caller is gone: its agent's side of the connection ends the service.
             let _ = service.shutdown(Shutdown::Both);
+            // A service that ends before the caller does: see below.
+            let _ = io::copy(&mut from_caller, &mut io::sink());
+            let _ = left.send(());
         });
         let mut begun = false;
         let exit = pass(&mut from_service, &to_caller, &received, |message| {
             let first = !std::mem::replace(&mut begun, true);
             service_says(message, first, started)
         });
-        let _ = caller.shutdown(Shutdown::Both);
         let _ = service.shutdown(Shutdown::Both);
+        if exit.is_some() {
+            // Closed while the caller still sends, its kernel would throw away what it has not read.
+            let _ = caller.shutdown(Shutdown::Write);
+            let _ = caller_left.recv_timeout(LINGER);
+        }
+        let _ = caller.shutdown(Shutdown::Both);
         exit
     });
     Ok(Carried {
