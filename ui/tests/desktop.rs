@@ -32,7 +32,14 @@ fn programs() -> &'static Path {
             "-p",
             "bulkhead-agent",
         ])
-        .args(["-p", "bulkhead-icon", "-p", "bulkhead-cli"])
+        .args([
+            "-p",
+            "bulkhead-icon",
+            "-p",
+            "bulkhead-cli",
+            "-p",
+            "bulkhead-rpc",
+        ])
         .status()
         .unwrap();
     assert!(status.success());
@@ -271,6 +278,8 @@ impl Desktop {
     }
 }
 
+const ASK: &str = "overlay bulkhead-ask";
+const NOTICE: &str = "overlay bulkhead-notice";
 const MENU: &str = "overlay bulkhead-menu";
 const POPUP: &str = "overlay bulkhead-panel-popup";
 
@@ -474,4 +483,70 @@ fn the_menu_is_quick_whatever_the_template_holds_and_idle_costs_nothing() {
         // The clock's minute may begin meanwhile, which redraws the panel.
         assert!(woken < 8, "{process:?} woke {woken} times in 4 s");
     }
+}
+
+/// A question stands over everything, and is not answered by who was typing when it came.
+#[test]
+fn a_question_is_answered_on_purpose_only() {
+    let desktop = Desktop::new(&[], &[("work", "red"), ("personal", "green")]);
+    let socket = desktop.folder.path().join("call-work.sock");
+    for name in ["work", "personal"] {
+        desktop.cli(&["start", name]);
+    }
+    desktop.wait("the domain's door", || socket.exists());
+    let report = desktop.folder.path().join("report.pdf");
+    fs::write(&report, [0; 4000]).unwrap();
+    let copy = || {
+        let mut command = Command::new(desktop.bin.join("bulkhead-rpc"));
+        std::os::unix::process::CommandExt::arg0(&mut command, "bulkhead-copy");
+        command
+            .arg(&report)
+            .env("BULKHEAD_CALL_SOCKET", &socket)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let open = || desktop.cli(&["ask", "list"]).contains("report.pdf");
+
+    desktop.open_menu();
+    let mut copying = copy();
+    desktop.wait("the question", || desktop.shows(ASK));
+    desktop.wait("the menu's end", || !desktop.shows(MENU));
+    // Neither before a target is chosen, nor as long as keys are being pressed.
+    desktop.key(ENTER);
+    desktop.key(DOWN);
+    for _ in 0..4 {
+        thread::sleep(Duration::from_millis(400));
+        desktop.key(ENTER);
+    }
+    assert!(open(), "a question was answered by typing");
+    // The user does not get out of it by the menu.
+    desktop.key(SUPER);
+    desktop.picture("8-question");
+    assert!(!desktop.shows(MENU));
+    thread::sleep(Duration::from_millis(1500));
+    desktop.key(ENTER);
+    desktop.wait("the answer", || !desktop.shows(ASK));
+    desktop.wait("the notice", || desktop.shows(NOTICE));
+    desktop.picture("9-crossed");
+    // There is no service in this test's domains.
+    assert!(!copying.wait().unwrap().success());
+    let log = desktop.cli(&["transfers", "--json"]);
+    let log: Value = serde_json::from_str(&log).unwrap();
+    assert_eq!(log[0]["target"], "personal", "{log}");
+    assert_eq!(log[0]["verdict"], "failed", "{log}");
+
+    let mut copying = copy();
+    desktop.wait("the question", || desktop.shows(ASK));
+    desktop.key(ESCAPE);
+    assert_eq!(copying.wait().unwrap().code(), Some(126));
+    desktop.wait("the end of the question", || !desktop.shows(ASK));
+    assert!(desktop.cli(&["transfers"]).contains("refused by the user"));
+
+    // With the caller goes the question.
+    let mut copying = copy();
+    desktop.wait("the question", || desktop.shows(ASK));
+    copying.kill().unwrap();
+    copying.wait().unwrap();
+    desktop.wait("the end of the question", || !desktop.shows(ASK));
 }

@@ -74,9 +74,11 @@ pub async fn transfers(args: args::Transfers) -> Result<u8, Error> {
             target if target.is_empty() => field(record, "wanted"),
             target => target,
         };
-        let what = match field(record, "detail") {
-            detail if detail.is_empty() => words(record, "files").join(", "),
-            detail => detail,
+        let files = words(record, "files").join(", ");
+        let what = match (files, field(record, "detail")) {
+            (files, detail) if detail.is_empty() => files,
+            (files, detail) if files.is_empty() => detail,
+            (files, detail) => format!("{files}: {detail}"),
         };
         vec![
             field(record, "time"),
