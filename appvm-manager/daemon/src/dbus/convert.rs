@@ -9,8 +9,8 @@ use zbus::{Array, DBusError, Message, OwnedVariant, Str, Variant};
 
 use crate::Error;
 use crate::apps::Listed;
-use crate::lifecycle::Setting;
 use crate::manager::Info;
+use crate::settings::{self, Setting};
 use crate::templates::{ImportOptions, TemplateInfo};
 use crate::windows::WindowInfo;
 
@@ -59,7 +59,7 @@ pub fn invalid(text: impl Into<String>) -> ApiError {
     Error::Setting(text.into()).into()
 }
 
-fn text(value: impl Into<String>) -> OwnedVariant {
+pub fn text(value: impl Into<String>) -> OwnedVariant {
     OwnedVariant::from(Str::from(value.into()))
 }
 
@@ -76,13 +76,9 @@ pub fn describe(info: &Info) -> Dict {
     }
     match &info.config {
         Ok(config) => {
-            dict.insert("label".into(), text(config.label.name()));
             dict.insert("colour".into(), text(config.label.colour()));
-            dict.insert("kind".into(), text(config.kind.name()));
-            dict.insert("template".into(), text(config.template.as_str()));
-            dict.insert("memory_mib".into(), config.memory_mib.into());
-            dict.insert("cpus".into(), u32::from(config.cpus).into());
-            dict.insert("home_size_mib".into(), config.home_size_mib.into());
+            let settings = settings::all(config);
+            dict.extend(settings.iter().map(|(k, v)| ((*k).to_owned(), setting(v))));
         }
         Err(error) => {
             dict.insert("error".into(), text(error.as_str()));
@@ -91,8 +87,22 @@ pub fn describe(info: &Info) -> Dict {
     dict
 }
 
+/// A setting's value: `s`, `u` or `as`.
+pub fn setting(value: &Setting) -> OwnedVariant {
+    match value {
+        Setting::Text(value) => text(value.as_str()),
+        Setting::Number(number) => u32::try_from(*number).unwrap_or(u32::MAX).into(),
+        Setting::List(words) => texts(words),
+    }
+}
+
 pub fn settings(dict: Dict) -> Result<Vec<(String, Setting)>> {
     let convert = |value: &OwnedVariant| {
+        if let Ok(words) = value.try_clone().map(Vec::<String>::try_from) {
+            if let Ok(words) = words {
+                return Some(Setting::List(words));
+            }
+        }
         if let Ok(text) = <&str>::try_from(value) {
             return Some(Setting::Text(text.to_owned()));
         }
@@ -117,7 +127,7 @@ pub fn settings(dict: Dict) -> Result<Vec<(String, Setting)>> {
         .map(|(key, value)| match convert(&value) {
             Some(setting) => Ok((key, setting)),
             None => Err(invalid(format!(
-                "{key}: neither text nor a number that is not negative"
+                "{key}: neither text nor words nor a number that is not negative"
             ))),
         })
         .collect()
@@ -195,7 +205,7 @@ pub fn import_options(mut options: Dict) -> Result<ImportOptions> {
     Ok(ImportOptions { name, replace })
 }
 
-fn texts(values: &[String]) -> OwnedVariant {
+pub fn texts(values: &[String]) -> OwnedVariant {
     let array = Array::from(values.iter().map(String::as_str).collect::<Vec<_>>());
     // Only a descriptor in it could fail.
     Variant::from(array)

@@ -19,11 +19,11 @@ use zbus::{Connection, OwnedFd, interface};
 
 use crate::Error;
 use crate::config::DomainConfig;
-use crate::lifecycle::configure;
 use crate::logs::Log;
 use crate::manager::Manager;
 use crate::power::Power;
 use crate::session::Stdio;
+use crate::settings::{check_name, configure};
 
 pub use convert::ApiError;
 use convert::{Dict, Result, describe, exec_options, flag_options, invalid};
@@ -45,9 +45,11 @@ pub struct Api {
 #[interface(name = "org.bulkhead.Manager1")]
 impl Api {
     /// Makes a domain. Settings: label (s), template (s), kind (s), memory_mib (u), cpus (u),
-    /// home_size_mib (u), stop_timeout_s (u).
+    /// home_size_mib (u), snapshots (u), stop_timeout_s (u), tags (as), default_disposable (s).
+    /// A number may also be text.
     async fn create_domain(&self, name: &str, settings: Dict) -> Result<()> {
         let name: DomainName = name.parse()?;
+        check_name(&name)?;
         let config = configure(
             DomainConfig::new(name, Label::Gray),
             convert::settings(settings)?,
