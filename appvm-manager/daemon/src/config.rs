@@ -188,7 +188,8 @@ impl DomainConfig {
 
     /// The file's text, with a comment where a setting needs one.
     pub fn to_text(&self) -> String {
-        let mut text = String::from("# A Bulkhead domain. docs/domains.md explains each setting.\n");
+        let mut text =
+            String::from("# A Bulkhead domain. docs/domains.md explains each setting.\n");
         for (_, line) in self.lines() {
             text.extend(line.iter().flat_map(|line| [line.as_str(), "\n"]));
         }

@@ -126,6 +126,7 @@ impl Manager {
         let images = self.images.open(&config.template)?;
         let home = self.store.open_home(&config)?;
         lock_volume(&home, name, &self.store.home_file(name))?;
+        self.snapshot_home(domain, &config, &home).await;
 
         let mut runtime = RuntimeDir {
             path: self.dirs.runtime_of(name),

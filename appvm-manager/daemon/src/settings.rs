@@ -128,9 +128,9 @@ fn set(config: &mut DomainConfig, key: &str, value: &Setting) -> Result<()> {
             let tags = match value {
                 Setting::List(words) => Tags::from_words(words.iter().map(String::as_str)),
                 Setting::Text(text) if text.trim() == "-" => Ok(Tags::default()),
-                Setting::Text(text) => Tags::from_words(
-                    text.split([',', ' ', '\t']).filter(|word| !word.is_empty()),
-                ),
+                Setting::Text(text) => {
+                    Tags::from_words(text.split([',', ' ', '\t']).filter(|word| !word.is_empty()))
+                }
                 Setting::Number(_) => return Err(wrong("words")),
             };
             config.tags = tags.map_err(|error| Error::Setting(error.to_string()))?;
@@ -153,7 +153,11 @@ fn set(config: &mut DomainConfig, key: &str, value: &Setting) -> Result<()> {
         }
         _ => {
             let known: Vec<&str> = all(config).iter().map(|(key, _)| *key).collect();
-            let key: String = key.chars().take(80).flat_map(char::escape_default).collect();
+            let key: String = key
+                .chars()
+                .take(80)
+                .flat_map(char::escape_default)
+                .collect();
             return Err(Error::Setting(format!(
                 "there is no setting `{key}`; there are {}",
                 known.join(", ")
@@ -208,7 +212,10 @@ mod tests {
     }
 
     fn with(key: &str, value: &str) -> Result<DomainConfig> {
-        configure(config(), [(key.to_owned(), Setting::Text(value.to_owned()))])
+        configure(
+            config(),
+            [(key.to_owned(), Setting::Text(value.to_owned()))],
+        )
     }
 
     #[test]
@@ -262,7 +269,11 @@ mod tests {
             ("default_disposable", "A", "`A` is no name"),
             ("gpu_backend", "magic", "native or rutabaga"),
             ("name", "x", "bulkhead rename"),
-            ("ram", "1", "there is no setting `ram`; there are label, kind"),
+            (
+                "ram",
+                "1",
+                "there is no setting `ram`; there are label, kind",
+            ),
         ] {
             let error = with(key, value).unwrap_err().to_string();
             assert!(error.contains(expected), "{key} = {value}: {error}");

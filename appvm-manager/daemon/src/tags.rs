@@ -70,9 +70,7 @@ pub struct Tags(BTreeSet<Tag>);
 
 impl Tags {
     /// From words.
-    pub fn from_words<'a>(
-        words: impl IntoIterator<Item = &'a str>,
-    ) -> Result<Self, InvalidTag> {
+    pub fn from_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidTag> {
         let tags: Vec<Tag> = words
             .into_iter()
             .take(MAX_TAGS + 1)

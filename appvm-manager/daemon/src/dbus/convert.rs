@@ -71,6 +71,10 @@ pub fn describe(info: &Info) -> Dict {
         ("file".into(), text(info.file.to_string_lossy())),
         ("disk_bytes".into(), info.disk_bytes.into()),
     ]);
+    if !info.snapshot_problem.is_empty() {
+        let problem = text(info.snapshot_problem.as_str());
+        dict.insert("snapshot_problem".into(), problem);
+    }
     if let Some(pid) = info.pid {
         dict.insert("pid".into(), pid.into());
     }

@@ -1,9 +1,10 @@
-//! The D-Bus interface `org.bulkhead.Manager1`.
+//! The D-Bus interface `org.bulkhead.Manager1`, and [`domains`] beside it on the same object.
 //!
 //! Errors are named `org.bulkhead.Manager1.Error.` and [`crate::Error::kind`]; their text is
 //! ready for a person.
 
 mod convert;
+mod domains;
 mod signals;
 
 use std::collections::HashMap;
@@ -23,7 +24,7 @@ use crate::logs::Log;
 use crate::manager::Manager;
 use crate::power::Power;
 use crate::session::Stdio;
-use crate::settings::{check_name, configure};
+use crate::settings::configure;
 
 pub use convert::ApiError;
 use convert::{Dict, Result, describe, exec_options, flag_options, invalid};
@@ -49,17 +50,16 @@ impl Api {
     /// A number may also be text.
     async fn create_domain(&self, name: &str, settings: Dict) -> Result<()> {
         let name: DomainName = name.parse()?;
-        check_name(&name)?;
         let config = configure(
             DomainConfig::new(name, Label::Gray),
             convert::settings(settings)?,
         )?;
-        Ok(self.manager.create(&config)?)
+        Ok(self.manager.create_for_person(&config)?)
     }
 
     /// Removes a halted domain with its home.
     async fn remove_domain(&self, name: &str) -> Result<()> {
-        Ok(self.manager.remove(&name.parse()?).await?)
+        Ok(self.manager.remove_unused(&name.parse()?).await?)
     }
 
     /// All domains.
@@ -339,6 +339,7 @@ pub async fn serve(manager: Arc<Manager>) -> zbus::Result<Connection> {
     };
     let connection = zbus::connection::Builder::session()
         .serve_at(PATH, api)
+        .serve_at(PATH, domains::Domains::new(manager.clone()))
         .build()
         .await?;
     connection
