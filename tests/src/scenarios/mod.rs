@@ -3,6 +3,7 @@
 mod bad_input;
 mod boot;
 mod clipboard;
+mod crossing;
 mod half_message;
 mod hostile_gpu;
 mod hostile_wayland;
@@ -29,6 +30,8 @@ pub fn all() -> Vec<Scenario> {
         hostile_gpu::RUTABAGA,
         hostile_wayland::SCENARIO,
         bad_input::SCENARIO,
+        crossing::disposables::SCENARIO,
+        crossing::volumes::SCENARIO,
         performance::SCENARIO,
         image::menu::SCENARIO,
         image::desktop::SCENARIO,

@@ -102,10 +102,8 @@ pub fn setting(value: &Setting) -> OwnedVariant {
 
 pub fn settings(dict: Dict) -> Result<Vec<(String, Setting)>> {
     let convert = |value: &OwnedVariant| {
-        if let Ok(words) = value.try_clone().map(Vec::<String>::try_from) {
-            if let Ok(words) = words {
-                return Some(Setting::List(words));
-            }
+        if let Ok(Ok(words)) = value.try_clone().map(Vec::<String>::try_from) {
+            return Some(Setting::List(words));
         }
         if let Ok(text) = <&str>::try_from(value) {
             return Some(Setting::Text(text.to_owned()));

@@ -1,0 +1,4 @@
+//! What goes from one domain to another, and the kinds of domains between which it goes.
+
+pub(super) mod disposables;
+pub(super) mod volumes;
