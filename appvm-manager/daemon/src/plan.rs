@@ -376,6 +376,27 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_can_be_applied() {
+        let document = include_str!("../../../docs/domains.md");
+        let examples = document.split("```toml\n").skip(1);
+        let mut domains = 0;
+        for example in examples.filter_map(|rest| rest.split("```").next()) {
+            for wanted in read(&source(example)).unwrap() {
+                let gray = DomainConfig::new(wanted.name, Label::Gray);
+                let settings = wanted.settings.into_iter();
+                configure(gray, settings.map(|(_, key, value)| (key, value))).unwrap();
+                domains += 1;
+            }
+        }
+        assert!(domains >= 2);
+        // Every setting is explained.
+        let config = DomainConfig::new("work".parse().unwrap(), Label::Gray);
+        for (key, _) in settings::all(&config) {
+            assert!(document.contains(&format!("| `{key}` |")), "{key}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_line() {
         for (text, expected) in [
             (
