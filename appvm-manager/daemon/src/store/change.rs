@@ -88,6 +88,13 @@ impl Change {
     /// is rare (a disk that fails), and the next start of the manager ends the change.
     pub fn apply(&self, dirs: &Dirs, name: &str) -> Result<()> {
         let file = dirs.data.join(format!("{DECIDED}{name}"));
+        if file.exists() && !finish_all(dirs) {
+            // An earlier one failed in its middle, and cannot be ended now either.
+            return Err(Error::Setting(format!(
+                "an earlier change of domain `{name}` is not ended; see the manager's log and start \
+                 it again"
+            )));
+        }
         let draft = dirs.data.join(format!("{HIDDEN}draft-{name}"));
         let text = toml::to_string(self).map_err(|error| Error::Setting(error.to_string()))?;
         // What the renames put in place must be there before they are.

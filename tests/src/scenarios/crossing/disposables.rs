@@ -59,17 +59,20 @@ fn run(context: &Context<'_>) -> Outcome {
     }
     let desktop = Desktop::new(context);
     let same = |what: &str, before: &str, look: &dyn Fn() -> Result<String, Failure>| {
-        let mut now = String::new();
-        let waited = desktop.wait(what, Duration::from_secs(10), || {
-            now = look()?;
-            Ok((now == before).then_some(()))
+        let settled = desktop.wait(what, Duration::from_secs(10), || {
+            Ok((look()? == before).then_some(()))
         });
-        waited.map_err(|_| {
+        settled.or_else(|_| {
+            let now = look()?;
             let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
             let (old, new) = (lines(before), lines(&now));
             let more: Vec<_> = new.iter().filter(|line| !old.contains(line)).collect();
             let less: Vec<_> = old.iter().filter(|line| !new.contains(line)).collect();
-            Failure::new(format!("{what}: more now: {more:?}; less now: {less:?}"))
+            check!(
+                more.is_empty() && less.is_empty(),
+                "{what}: more now: {more:?}; less now: {less:?}"
+            );
+            Ok(())
         })
     };
     same("the host as it was", &before, &look)?;
