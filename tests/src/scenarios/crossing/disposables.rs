@@ -68,11 +68,10 @@ fn run(context: &Context<'_>) -> Outcome {
             let (old, new) = (lines(before), lines(&now));
             let more: Vec<_> = new.iter().filter(|line| !old.contains(line)).collect();
             let less: Vec<_> = old.iter().filter(|line| !new.contains(line)).collect();
-            check!(
-                more.is_empty() && less.is_empty(),
-                "{what}: more now: {more:?}; less now: {less:?}"
-            );
-            Ok(())
+            context.log("now.txt", now.as_bytes())?;
+            Err(Failure::new(format!(
+                "{what}: more now: {more:?}; less now: {less:?}; now.txt has all"
+            )))
         })
     };
     same("the host as it was", &before, &look)?;
