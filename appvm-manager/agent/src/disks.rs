@@ -50,6 +50,30 @@ pub fn is_ext4(device: &Path) -> std::io::Result<bool> {
     Ok(magic == [0x53, 0xef])
 }
 
+/// Whether an ext4 filesystem is smaller than its device by more than rounding: the volume has
+/// grown since.
+pub fn has_grown(device: &Path) -> std::io::Result<bool> {
+    let mut file = File::open(device)?;
+    let length = file.seek(SeekFrom::End(0))?;
+    let mut superblock = [0; 1024];
+    file.seek(SeekFrom::Start(1024))?;
+    file.read_exact(&mut superblock)?;
+    let field = |at: usize| {
+        let bytes = superblock.get(at..at + 4).and_then(|b| b.try_into().ok());
+        u64::from(bytes.map_or(0, u32::from_le_bytes))
+    };
+    // struct ext4_super_block: s_blocks_count_lo at 0x4, s_log_block_size at 0x18,
+    // s_feature_incompat at 0x60 (0x80: 64 bits), s_blocks_count_hi at 0x150.
+    let high = if field(0x60) & 0x80 != 0 {
+        field(0x150)
+    } else {
+        0
+    };
+    let block_bytes = 1024_u64 << field(0x18).min(6);
+    let used = (high << 32 | field(0x4)).saturating_mul(block_bytes);
+    Ok(used.saturating_add(1 << 20) <= length)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,5 +114,27 @@ mod tests {
         bytes[1081] = 0xef;
         fs::write(file.path(), &bytes).unwrap();
         assert!(is_ext4(file.path()).unwrap());
+    }
+
+    #[test]
+    fn a_volume_that_has_grown_is_known() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut bytes = vec![0; 8 << 20];
+        // 1024 blocks of 4 KiB.
+        bytes[1024 + 4..1024 + 8].copy_from_slice(&1024_u32.to_le_bytes());
+        bytes[1024 + 0x18] = 2;
+        fs::write(file.path(), &bytes).unwrap();
+        assert!(has_grown(file.path()).unwrap());
+        bytes[1024 + 4..1024 + 8].copy_from_slice(&2048_u32.to_le_bytes());
+        fs::write(file.path(), &bytes).unwrap();
+        assert!(!has_grown(file.path()).unwrap());
+        // The upper half counts only where the filesystem has one.
+        bytes[1024 + 4..1024 + 8].copy_from_slice(&1024_u32.to_le_bytes());
+        bytes[1024 + 0x150] = 1;
+        fs::write(file.path(), &bytes).unwrap();
+        assert!(has_grown(file.path()).unwrap());
+        bytes[1024 + 0x60] = 0x80;
+        fs::write(file.path(), &bytes).unwrap();
+        assert!(!has_grown(file.path()).unwrap());
     }
 }

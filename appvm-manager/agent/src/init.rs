@@ -170,8 +170,12 @@ fn mount_home() {
         // A journal alone is replayed by the kernel; this is real damage.
         tool("e2fsck", &["-p", &name]);
         if let Err(error) = mount() {
-            say(&format!("home: {error}; nothing will persist"));
+            return say(&format!("home: {error}; nothing will persist"));
         }
+    }
+    // The kernel lets a mounted ext4 grow; it takes a moment, whatever its size.
+    if disks::has_grown(&device).unwrap_or(false) && tool("resize2fs", &[&name]) {
+        say("home: it fills its larger volume");
     }
 }
 

@@ -1,10 +1,14 @@
 //! What a user may say.
 
+mod domains;
+
 use std::path::PathBuf;
 
 use bulkhead_protocol::{DomainName, Label};
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
+
+pub use domains::{Apply, Clone, Prefs, Rename, Revert, Snapshots};
 
 /// Run applications in domains: virtual machines that show their windows on your desktop, in the
 /// colour of your trust.
@@ -38,6 +42,12 @@ pub enum Command {
     Run(Run),
     Console(Console),
     Remove(Remove),
+    Clone(Clone),
+    Rename(Rename),
+    Prefs(Prefs),
+    Snapshots(Snapshots),
+    Revert(Revert),
+    Apply(Apply),
     Log(Log),
     Apps(Apps),
     Launch(Launch),
@@ -62,11 +72,12 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The domain is described by $XDG_CONFIG_HOME/bulkhead/domains/NAME.toml, which you may edit; the
-changes count from the next start.
+changes count from the next start. docs/domains.md explains kinds and settings.
 
 Examples:
   bulkhead create work --label red
-  bulkhead create bank --label green --memory 1G --cpus 1 --home-size 2G")]
+  bulkhead create bank --label green --memory 1G --cpus 1 --home-size 2G
+  bulkhead create web --label orange --kind named-disposable --tag untrusted")]
 pub struct Create {
     /// Its name: a-z, 0-9 and -, beginning with a letter, at most 31 characters.
     pub name: DomainName,
@@ -85,6 +96,16 @@ pub struct Create {
     /// The size of its home: MiB, or with M or G. It takes only what is used.
     #[arg(long, value_name = "SIZE", value_parser = size_mib)]
     pub home_size: Option<u32>,
+    /// What it is for: app (its home stays) or named-disposable (its home is forgotten at each
+    /// end).
+    #[arg(long, default_value = "app", value_parser = ["app", "named-disposable"])]
+    pub kind: String,
+    /// A tag, by which rules speak of it; may be repeated.
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+    /// The domain whose disposables its calls get.
+    #[arg(long, value_name = "NAME")]
+    pub default_disposable: Option<DomainName>,
     /// Print the new domain as JSON.
     #[arg(long)]
     pub json: bool,
@@ -400,7 +421,7 @@ pub struct Power {
     pub what: PowerAction,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[derive(Debug, ::core::clone::Clone, Copy, clap::ValueEnum)]
 pub enum PowerAction {
     /// Switch it off.
     Off,

@@ -70,6 +70,33 @@ pub async fn calls() -> Result<CallsProxy<'static>, Error> {
     Ok(CallsProxy::new(&connection).await?)
 }
 
+#[zbus::proxy(
+    interface = "org.bulkhead.Domains1",
+    default_service = "org.bulkhead.Manager",
+    default_path = "/org/bulkhead/Manager"
+)]
+pub trait Domains {
+    fn clone_domain(&self, old: &str, new: &str) -> zbus::Result<()>;
+    fn rename_domain(&self, old: &str, new: &str) -> zbus::Result<()>;
+    fn get_settings(&self, name: &str) -> zbus::Result<Dict>;
+    fn set_settings(&self, name: &str, settings: Dict) -> zbus::Result<Dict>;
+    fn list_snapshots(&self, name: &str) -> zbus::Result<Vec<Dict>>;
+    fn revert_domain(&self, name: &str, number: u32) -> zbus::Result<u32>;
+    fn plan(&self, files: &[(String, String)], options: Dict) -> zbus::Result<(String, Vec<Dict>)>;
+    fn apply(&self, files: &[(String, String)], options: Dict, id: &str)
+    -> zbus::Result<Vec<Dict>>;
+}
+
+/// A connection to what the manager does with domains that do not run.
+pub async fn domains() -> Result<DomainsProxy<'static>, Error> {
+    let connection = zbus::Connection::session().await.map_err(Error::NoBus)?;
+    let proxy = DomainsProxy::builder(&connection)
+        .cache_properties(zbus::proxy::CacheProperties::No)
+        .build()
+        .await?;
+    Ok(proxy)
+}
+
 /// A connection to the manager.
 pub async fn manager() -> Result<ManagerProxy<'static>, Error> {
     let connection = zbus::Connection::session().await.map_err(Error::NoBus)?;

@@ -4,11 +4,13 @@
 //!
 //! Start reading at [`args`] (what a user may say), then [`run`].
 
+mod apply;
 mod args;
 mod bus;
 mod calls;
 mod console;
 mod desktop;
+mod domains;
 mod error;
 mod log;
 mod manage;
@@ -63,6 +65,12 @@ async fn dispatch(args: Args) -> Result<u8, Error> {
         Command::Stop(stop) => manage::stop(stop).await,
         Command::Kill(kill) => manage::kill(kill).await,
         Command::Remove(remove) => manage::remove(remove).await,
+        Command::Clone(clone) => domains::clone(clone).await,
+        Command::Rename(rename) => domains::rename(rename).await,
+        Command::Prefs(prefs) => domains::prefs(prefs).await,
+        Command::Snapshots(snapshots) => domains::snapshots(snapshots).await,
+        Command::Revert(revert) => domains::revert(revert).await,
+        Command::Apply(apply) => apply::apply(apply).await,
         Command::Run(run) => run::run(run).await,
         Command::Console(console) => console::console(console).await,
         Command::Log(log) => log::log(log).await,

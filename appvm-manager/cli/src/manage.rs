@@ -20,7 +20,14 @@ pub async fn create(args: args::Create) -> Result<u8, Error> {
     let mut settings = Dict::from([
         ("label".into(), text(args.label.name())),
         ("template".into(), text(args.template.as_str())),
+        ("kind".into(), text(&args.kind)),
     ]);
+    if !args.tag.is_empty() {
+        settings.insert("tags".into(), text(&args.tag.join(",")));
+    }
+    if let Some(model) = &args.default_disposable {
+        settings.insert("default_disposable".into(), text(model.as_str()));
+    }
     let numbers = [
         ("memory_mib", args.memory),
         ("cpus", args.cpus),
@@ -38,10 +45,18 @@ pub async fn create(args: args::Create) -> Result<u8, Error> {
     Ok(0)
 }
 
+fn snapshots_kept(domain: &Value) -> String {
+    match domain["snapshot_problem"].as_str() {
+        Some(problem) => format!("none at the last start: {problem}"),
+        None => format!("the last {}", field(domain, "snapshots")),
+    }
+}
+
 /// A value for people.
 pub fn field(domain: &Value, key: &str) -> String {
     match &domain[key] {
         Value::Null => "-".to_owned(),
+        Value::String(text) if text.is_empty() && key != "detail" => "-".to_owned(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
@@ -114,12 +129,20 @@ pub async fn info(args: args::Info) -> Result<u8, Error> {
         ("Processors", field(&domain, "cpus")),
         (
             "Home",
-            format!(
-                "{}, {} MiB on disk",
-                mib("home_size_mib"),
-                domain["disk_bytes"].as_u64().unwrap_or(0) >> 20
-            ),
+            match domain["kind"].as_str() {
+                Some("disposable" | "named-disposable") => {
+                    format!("{}, forgotten at the end", mib("home_size_mib"))
+                }
+                _ => format!(
+                    "{}, {} MiB on disk",
+                    mib("home_size_mib"),
+                    domain["disk_bytes"].as_u64().unwrap_or(0) >> 20
+                ),
+            },
         ),
+        ("Snapshots", snapshots_kept(&domain)),
+        ("Tags", output::words(&domain["tags"])),
+        ("Disposables of", field(&domain, "default_disposable")),
         ("File", field(&domain, "file")),
     ];
     if domain["pid"].is_i64() || domain["pid"].is_u64() {
@@ -155,6 +178,18 @@ pub async fn kill(args: args::Kill) -> Result<u8, Error> {
     Ok(0)
 }
 
+/// Asks the person at the terminal.
+pub fn confirmed(question: &str) -> Result<bool, Error> {
+    eprint!("{question} [y/N] ");
+    let _ = io::stderr().flush();
+    let mut answer = String::new();
+    io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .map_err(|error| Error::Io("read", error))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
 pub async fn remove(args: args::Remove) -> Result<u8, Error> {
     let manager = manager().await?;
     let name = args.name.as_str();
@@ -165,14 +200,9 @@ pub async fn remove(args: args::Remove) -> Result<u8, Error> {
             let text = format!("domain `{name}`: removing deletes its home; say --yes");
             return Err(Error::Other(text));
         }
-        eprint!("Remove domain `{name}` and everything in its home? [y/N] ");
-        let _ = io::stderr().flush();
-        let mut answer = String::new();
-        io::stdin()
-            .lock()
-            .read_line(&mut answer)
-            .map_err(|error| Error::Io("read", error))?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+        if !confirmed(&format!(
+            "Remove domain `{name}` and everything in its home?"
+        ))? {
             return Err(Error::Other(format!("domain `{name}` stays")));
         }
     }

@@ -77,6 +77,24 @@ pub fn to_json(dict: &Dict) -> Value {
     )
 }
 
+/// Words in a line; `-` where there is none.
+pub fn words(value: &Value) -> String {
+    let words: Vec<&str> = strings(value).collect();
+    match words.is_empty() {
+        true => "-".to_owned(),
+        false => words.join(", "),
+    }
+}
+
+/// The words of a list.
+pub fn strings(value: &Value) -> impl Iterator<Item = &str> {
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+}
+
 /// A coloured dot before a label's name, where the terminal shows colours.
 pub fn label(name: &str, colour: &str) -> String {
     let plain = std::env::var_os("NO_COLOR").is_some() || !io::stdout().is_terminal();

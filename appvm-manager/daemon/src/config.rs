@@ -1,23 +1,25 @@
 //! One domain's configuration: `NAME.toml`.
 
-use std::fmt::Write;
 use std::path::Path;
 
 use bulkhead_protocol::{DomainName, Label};
 use bulkhead_vmm_api::GpuBackend;
 use serde::{Deserialize, Serialize};
 
+use crate::tags::Tags;
 use crate::{Error, Result};
 
 /// What a domain is for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Applications on a template's root, with a home of its own.
     #[default]
     App,
     /// Made for one application, and removed with it.
     Disposable,
+    /// Stays as it is configured, but forgets its home at each end.
+    NamedDisposable,
 }
 
 impl Kind {
@@ -26,6 +28,15 @@ impl Kind {
         match self {
             Kind::App => "app",
             Kind::Disposable => "disposable",
+            Kind::NamedDisposable => "named-disposable",
+        }
+    }
+
+    /// Whether nothing of its home outlives its machine.
+    pub fn forgets_home(self) -> bool {
+        match self {
+            Kind::App => false,
+            Kind::Disposable | Kind::NamedDisposable => true,
         }
     }
 
@@ -55,9 +66,19 @@ pub struct DomainConfig {
     /// Its processors.
     #[serde(default = "default_cpus")]
     pub cpus: u8,
-    /// The size of its home volume when that is made; the file takes only what is used.
+    /// The size of its home volume, which may grow but not shrink; the file takes only what is
+    /// used.
     #[serde(default = "default_home_size_mib")]
     pub home_size_mib: u32,
+    /// How many snapshots of its home are kept; one is made at each start.
+    #[serde(default = "default_snapshots")]
+    pub snapshots: u32,
+    /// Words by which rules speak of it.
+    #[serde(default)]
+    pub tags: Tags,
+    /// The domain whose disposables its calls get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_disposable: Option<DomainName>,
     /// How long it has to switch itself off when it is stopped.
     #[serde(default = "default_stop_timeout_s")]
     pub stop_timeout_s: u32,
@@ -81,6 +102,9 @@ fn default_cpus() -> u8 {
 fn default_home_size_mib() -> u32 {
     4096
 }
+fn default_snapshots() -> u32 {
+    2
+}
 fn default_stop_timeout_s() -> u32 {
     15
 }
@@ -96,21 +120,29 @@ impl DomainConfig {
             memory_mib: default_memory_mib(),
             cpus: default_cpus(),
             home_size_mib: default_home_size_mib(),
+            snapshots: default_snapshots(),
+            tags: Tags::default(),
+            default_disposable: None,
             stop_timeout_s: default_stop_timeout_s(),
             gpu_backend: GpuBackend::default(),
         }
     }
 
-    /// From the text of `file`; errors name the file, the line and what is expected.
-    pub fn parse(file: &Path, text: &str) -> Result<Self> {
-        let config: DomainConfig = toml::from_str(text).map_err(|error| Error::Config {
+    /// From the text of a file that may lie under another name.
+    fn parse_any_name(file: &Path, text: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|error| Error::Config {
             file: file.to_owned(),
             line: error.span().map_or(1, |span| line_of(text, span.start)),
             reason: format!(
                 "{}; correct the line",
                 error.message().trim_end().replace('\n', ", ")
             ),
-        })?;
+        })
+    }
+
+    /// From the text of `file`; errors name the file, the line and what is expected.
+    pub fn parse(file: &Path, text: &str) -> Result<Self> {
+        let config = DomainConfig::parse_any_name(file, text)?;
         let at = |key: &str, reason: String| Error::Config {
             file: file.to_owned(),
             line: line_with(text, key),
@@ -142,6 +174,7 @@ impl DomainConfig {
                 16,
                 4 * 1024 * 1024,
             ),
+            ("snapshots", u64::from(self.snapshots), 0, 100),
             ("stop_timeout_s", u64::from(self.stop_timeout_s), 1, 600),
         ];
         for (key, value, least, most) in ranges {
@@ -153,48 +186,103 @@ impl DomainConfig {
         Ok(())
     }
 
-    /// The file's text, with a comment for each setting.
+    /// The file's text, with a comment where a setting needs one.
     pub fn to_text(&self) -> String {
-        let mut text = String::from("# A Bulkhead domain. `bulkhead help create` explains each.\n");
+        let mut text =
+            String::from("# A Bulkhead domain. docs/domains.md explains each setting.\n");
+        for (_, line) in self.lines() {
+            text.extend(line.iter().flat_map(|line| [line.as_str(), "\n"]));
+        }
+        text
+    }
+
+    /// `text` (a domain's file) with the settings of this configuration. Lines that say the same
+    /// as before stay as they are, and so do comments on lines of their own.
+    pub fn edit(&self, file: &Path, text: &str) -> String {
+        let before = DomainConfig::parse_any_name(file, text);
+        let before = before.map(|before| before.lines()).unwrap_or_default();
+        let mut kept: Vec<String> = text.lines().map(str::to_owned).collect();
+        for ((key, new), (_, old)) in self.lines().into_iter().zip(before) {
+            if new == old {
+                continue;
+            }
+            let at = kept.iter().position(|line| assigns(line, key));
+            match (at, new) {
+                (Some(at), Some(new)) => kept.splice(at..=at, [new]).for_each(drop),
+                (Some(at), None) => drop(kept.remove(at)),
+                (None, Some(new)) => kept.push(new),
+                (None, None) => {}
+            }
+        }
+        let edited = kept.join("\n") + "\n";
+        // A value may have stood on several lines, or the file may have been wrong.
+        match DomainConfig::parse_any_name(file, &edited) {
+            Ok(config) if config == *self => edited,
+            _ => self.to_text(),
+        }
+    }
+
+    /// Each setting's key and its line in the file, if it has one.
+    fn lines(&self) -> Vec<(&'static str, Option<String>)> {
+        let tags: Vec<String> = self.tags.iter().map(|tag| format!("\"{tag}\"")).collect();
+        let model = self.default_disposable.as_ref();
+        let rutabaga = self.gpu_backend == GpuBackend::Rutabaga;
+        let quoted = |text: &dyn std::fmt::Display| Some(format!("\"{text}\""));
         let lines = [
-            ("name", format!("\"{}\"", self.name), ""),
+            ("name", quoted(&self.name), ""),
             (
                 "label",
-                format!("\"{}\"", self.label),
+                quoted(&self.label),
                 "the colour of its windows' borders",
             ),
-            ("kind", format!("\"{}\"", self.kind.name()), ""),
+            ("kind", quoted(&self.kind.name()), ""),
             (
                 "template",
-                format!("\"{}\"", self.template),
+                quoted(&self.template),
                 "where its programs come from",
             ),
-            ("memory_mib", self.memory_mib.to_string(), ""),
-            ("cpus", self.cpus.to_string(), ""),
+            ("memory_mib", Some(self.memory_mib.to_string()), ""),
+            ("cpus", Some(self.cpus.to_string()), ""),
             (
                 "home_size_mib",
-                self.home_size_mib.to_string(),
-                "when the home is made",
+                Some(self.home_size_mib.to_string()),
+                "it may grow",
+            ),
+            (
+                "snapshots",
+                Some(self.snapshots.to_string()),
+                "how many are kept of its home",
             ),
             (
                 "stop_timeout_s",
-                self.stop_timeout_s.to_string(),
+                Some(self.stop_timeout_s.to_string()),
                 "then it is switched off",
             ),
+            (
+                "tags",
+                (!tags.is_empty()).then(|| format!("[{}]", tags.join(", "))),
+                "",
+            ),
+            (
+                "default_disposable",
+                model.map(|model| format!("\"{model}\"")),
+                "whose disposables its calls get",
+            ),
+            (
+                "gpu_backend",
+                rutabaga.then(|| "\"rutabaga\"".to_owned()),
+                "instead of Bulkhead's own",
+            ),
         ];
-        for (key, value, comment) in lines {
-            let comment = if comment.is_empty() {
-                String::new()
-            } else {
-                format!("  # {comment}")
-            };
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{key} = {value}{comment}");
-        }
-        if self.gpu_backend == GpuBackend::Rutabaga {
-            text.push_str("gpu_backend = \"rutabaga\"  # instead of Bulkhead's own\n");
-        }
-        text
+        let line = |key, value: Option<String>, comment| match (value, comment) {
+            (None, _) => None,
+            (Some(value), "") => Some(format!("{key} = {value}")),
+            (Some(value), comment) => Some(format!("{key} = {value}  # {comment}")),
+        };
+        lines
+            .into_iter()
+            .map(|(key, value, comment)| (key, line(key, value, comment)))
+            .collect()
     }
 }
 
@@ -206,13 +294,17 @@ fn line_of(text: &str, offset: usize) -> usize {
         .count()
 }
 
+fn assigns(line: &str, key: &str) -> bool {
+    line.trim_start()
+        .strip_prefix(key)
+        .is_some_and(|rest| rest.trim_start().starts_with('='))
+}
+
 fn line_with(text: &str, key: &str) -> usize {
-    let assigns = |line: &str| {
-        line.trim_start()
-            .strip_prefix(key)
-            .is_some_and(|rest| rest.trim_start().starts_with('='))
-    };
-    1 + text.lines().position(assigns).unwrap_or(0)
+    1 + text
+        .lines()
+        .position(|line| assigns(line, key))
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -231,6 +323,26 @@ mod tests {
         config.gpu_backend = GpuBackend::Native;
         assert_eq!(parse(&config.to_text()).unwrap(), config);
         assert_eq!(parse("name = \"work\"\nlabel = \"red\"\n").unwrap(), config);
+    }
+
+    #[test]
+    fn an_edit_keeps_what_people_wrote() {
+        let text = "# Mine.\nname = \"work\"\n\nlabel = \"red\" # angry\nmemory_mib = 900\n";
+        let file = Path::new("/c/work.toml");
+        let mut config = parse(text).unwrap();
+        assert_eq!(config.edit(file, text), text);
+        config.memory_mib = 1000;
+        config.tags = Tags::from_words(["b", "a"]).unwrap();
+        let edited = config.edit(file, text);
+        let expected = "# Mine.\nname = \"work\"\n\nlabel = \"red\" # angry\nmemory_mib = 1000\n\
+                        tags = [\"a\", \"b\"]\n";
+        assert_eq!(edited, expected);
+        config.tags = Tags::default();
+        assert!(!config.edit(file, &edited).contains("tags"));
+        // What cannot be edited line by line is written anew.
+        let text = "name = \"work\"\nlabel = \"red\"\ntags = [\n  \"a\",\n]\n";
+        assert_eq!(parse(&config.edit(file, text)).unwrap(), config);
+        assert_eq!(config.edit(file, "nonsense"), config.to_text());
     }
 
     #[test]
@@ -265,6 +377,18 @@ mod tests {
             (
                 "name = \"work\"\nlabel = \"red\"\nkind = \"vm\"",
                 "unknown variant `vm`",
+            ),
+            (
+                "name = \"work\"\nlabel = \"red\"\ntags = [\"A B\"]",
+                "/c/work.toml, line 3: `A B` is no tag",
+            ),
+            (
+                "name = \"work\"\nlabel = \"red\"\nsnapshots = 1000",
+                "/c/work.toml, line 3: snapshots = 1000 is not possible",
+            ),
+            (
+                "name = \"work\"\nlabel = \"red\"\ndefault_disposable = \"-\"",
+                "/c/work.toml, line 3: `-` is no name",
             ),
         ] {
             let error = parse(text).unwrap_err().to_string();

@@ -113,6 +113,7 @@ pub struct Domain {
     pub state: watch::Sender<State>,
     machine: Mutex<Option<std::sync::Arc<Machine>>>,
     timings: Mutex<Timings>,
+    snapshot_problem: Mutex<String>,
 }
 
 impl Domain {
@@ -124,7 +125,23 @@ impl Domain {
             state: watch::Sender::new(State::Halted),
             machine: Mutex::new(None),
             timings: Mutex::new(Timings::new()),
+            snapshot_problem: Mutex::default(),
         }
+    }
+
+    /// Why the last start made no snapshot of its home; empty where it did or need not.
+    pub fn snapshot_problem(&self) -> String {
+        let problem = self.snapshot_problem.lock();
+        problem.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what the last start's snapshot came to.
+    pub fn set_snapshot_problem(&self, problem: String) {
+        let mut noted = self
+            .snapshot_problem
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *noted = problem;
     }
 
     /// The machine that runs it, if one does.

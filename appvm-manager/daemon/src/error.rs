@@ -22,6 +22,22 @@ pub enum Error {
     Exists(DomainName),
     #[error("domain `{name}`: {dir} holds data of an earlier domain of that name; move it away first", dir = .dir.display())]
     Leftover { name: DomainName, dir: PathBuf },
+    #[error("no domain may be called `{name}`: {reason}; choose another name")]
+    ReservedName {
+        name: DomainName,
+        reason: &'static str,
+    },
+    #[error("domain `{name}` is a disposable: {reason}")]
+    Disposable {
+        name: DomainName,
+        reason: &'static str,
+    },
+    #[error("domain `{0}` is being made or changed right now; try again in a moment")]
+    Busy(DomainName),
+    #[error("domain `{name}`: {reason}")]
+    Volume { name: DomainName, reason: String },
+    #[error("{0}")]
+    Plan(String),
     #[error("domain `{0}` is running already")]
     AlreadyRunning(DomainName),
     #[error("domain `{0}` is not running; start it with `bulkhead start {0}`")]
@@ -121,7 +137,14 @@ impl Error {
     /// The last part of the D-Bus error name.
     pub fn kind(&self) -> &'static str {
         match self {
-            Error::Name(_) | Error::Label(_) | Error::Setting(_) => "InvalidArgument",
+            Error::Name(_)
+            | Error::Label(_)
+            | Error::Setting(_)
+            | Error::ReservedName { .. }
+            | Error::Disposable { .. } => "InvalidArgument",
+            Error::Busy(_) => "Busy",
+            Error::Volume { .. } => "Volume",
+            Error::Plan(_) => "PlanChanged",
             Error::NoSuchDomain(_) => "NoSuchDomain",
             Error::Exists(_) | Error::Leftover { .. } => "Exists",
             Error::AlreadyRunning(_) => "AlreadyRunning",

@@ -18,7 +18,6 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
-use crate::config::DomainConfig;
 use crate::dirs::private_dir;
 use crate::domain::{Domain, Ended, Machine, Stage, State, now_us};
 use crate::guest::{self, Report};
@@ -127,6 +126,7 @@ impl Manager {
         let images = self.images.open(&config.template)?;
         let home = self.store.open_home(&config)?;
         lock_volume(&home, name, &self.store.home_file(name))?;
+        self.snapshot_home(domain, &config, &home).await;
 
         let mut runtime = RuntimeDir {
             path: self.dirs.runtime_of(name),
@@ -464,51 +464,4 @@ async fn power_button(machine: &Machine) -> std::io::Result<()> {
         Ok(result) => result,
         Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
     }
-}
-
-/// The configuration of a domain that is about to be made, from settings by name.
-pub fn configure(
-    mut config: DomainConfig,
-    settings: impl IntoIterator<Item = (String, Setting)>,
-) -> Result<DomainConfig> {
-    for (key, value) in settings {
-        let wrong = || Error::Setting(format!("{key} = {value:?} has the wrong type"));
-        let number = || match &value {
-            Setting::Number(number) => u32::try_from(*number).map_err(|_| wrong()),
-            Setting::Text(_) => Err(wrong()),
-        };
-        let text = || match &value {
-            Setting::Text(text) => Ok(text.as_str()),
-            Setting::Number(_) => Err(wrong()),
-        };
-        match key.as_str() {
-            "label" => config.label = text()?.parse()?,
-            "template" => config.template = text()?.parse()?,
-            "kind" if text()? == "app" => {}
-            "kind" => {
-                return Err(Error::Setting(format!(
-                    "unknown kind `{}`; use app",
-                    text()?
-                )));
-            }
-            "memory_mib" => config.memory_mib = number()?,
-            "cpus" => config.cpus = u8::try_from(number()?).map_err(|_| wrong())?,
-            "home_size_mib" => config.home_size_mib = number()?,
-            "stop_timeout_s" => config.stop_timeout_s = number()?,
-            _ => return Err(Error::Setting(format!("there is no setting `{key}`"))),
-        }
-    }
-    config
-        .check()
-        .map_err(|(_, reason)| Error::Setting(reason))?;
-    Ok(config)
-}
-
-/// A setting's value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Setting {
-    /// Names.
-    Text(String),
-    /// Sizes.
-    Number(u64),
 }

@@ -90,6 +90,8 @@ pub struct Info {
     pub pid: Option<i32>,
     /// How much disk its volumes take.
     pub disk_bytes: u64,
+    /// Why its last start made no snapshot of its home, where that is so.
+    pub snapshot_problem: String,
 }
 
 /// The manager.
@@ -268,6 +270,11 @@ impl Manager {
         Ok(domains.entry(name.clone()).or_insert_with(fresh).clone())
     }
 
+    /// Forgets a domain that is no more.
+    pub(crate) fn forget(&self, name: &DomainName) {
+        self.domains().remove(name);
+    }
+
     /// Makes a domain.
     pub fn create(&self, config: &DomainConfig) -> Result<()> {
         self.images.check_template(&config.template)?;
@@ -287,7 +294,7 @@ impl Manager {
             return Err(Error::StillRunning(name.clone()));
         }
         self.store.remove(name)?;
-        self.domains().remove(name);
+        self.forget(name);
         self.tell(Event::Removed(name.clone()));
         self.tell(Event::Applications);
         Ok(())
@@ -317,6 +324,7 @@ impl Manager {
             state,
             pid: domain.machine().map(|machine| machine.pid),
             disk_bytes,
+            snapshot_problem: domain.snapshot_problem(),
         })
     }
 

@@ -83,19 +83,27 @@ pub(crate) fn snapshot(manager: &Manager) -> Result<Snapshot, RulesError> {
     Ok(Snapshot::new(domains)?)
 }
 
-/// A domain as the policy sees it. A disposable is made like the domain that asks for it, where the
-/// template allows that.
+/// A domain as the policy sees it. `@dispvm` is what its configuration says, or a disposable like the
+/// domain itself, where its template allows that.
 fn domain(config: &DomainConfig, state: &State, template_disposables: bool) -> Option<Domain> {
     let name = policy_name(&config.name)?;
     let kind = match config.kind {
         config::Kind::App => Kind::App,
-        config::Kind::Disposable => Kind::Disposable,
+        config::Kind::Disposable | config::Kind::NamedDisposable => Kind::Disposable,
     };
-    let makes_disposables = template_disposables && !config.kind.is_disposable();
+    let makes_disposables = template_disposables && !config.kind.forgets_home();
+    let own = makes_disposables.then(|| name.clone());
+    let default_disposable = match &config.default_disposable {
+        Some(model) => Some(policy_name(model)?),
+        None => own,
+    };
+    let tags = config.tags.iter();
     Some(Domain {
         makes_disposables,
-        default_disposable: makes_disposables.then(|| name.clone()),
+        default_disposable,
         running: *state == State::Running,
+        // Every tag that a domain may have is one in a policy, too.
+        tags: tags.filter_map(|tag| tag.as_str().parse().ok()).collect(),
         ..Domain::new(name, kind)
     })
 }
@@ -182,6 +190,18 @@ mod tests {
         let seen = domain(&app, &State::Halted, false).unwrap();
         assert_eq!((seen.running, seen.makes_disposables), (false, false));
         assert_eq!(seen.default_disposable, None);
+        let mut tagged = config("work", config::Kind::App);
+        tagged.tags = crate::tags::Tags::from_words(["office", "anon-vm"]).unwrap();
+        tagged.default_disposable = Some("personal".parse().unwrap());
+        let seen = domain(&tagged, &State::Halted, true).unwrap();
+        assert_eq!(seen.tags.len(), 2);
+        assert_eq!(seen.default_disposable, Some("personal".parse().unwrap()));
+        let named = config("viewer", config::Kind::NamedDisposable);
+        let seen = domain(&named, &State::Halted, true).unwrap();
+        assert_eq!(
+            (seen.kind, seen.makes_disposables),
+            (Kind::Disposable, false)
+        );
         let disposable = config("disp0001", config::Kind::Disposable);
         let seen = domain(&disposable, &State::Stopping, true).unwrap();
         assert_eq!(seen.kind, Kind::Disposable);

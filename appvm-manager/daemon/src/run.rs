@@ -21,7 +21,7 @@ Examples:
 
 Files:
   $XDG_CONFIG_HOME/bulkhead/domains/NAME.toml  one per domain
-  $XDG_DATA_HOME/bulkhead/domains/NAME/        its home volume
+  $XDG_DATA_HOME/bulkhead/domains/NAME/        its home volume, snapshots
   $XDG_STATE_HOME/bulkhead/domains/NAME/       its logs
   $XDG_RUNTIME_DIR/bulkhead/domains/NAME/      its sockets while it runs
   $XDG_DATA_HOME/bulkhead/templates/NAME/      one per template of the user's own

@@ -82,6 +82,7 @@ impl Drop for Background {
 pub struct Context<'a> {
     machine: &'a Machine,
     folder: PathBuf,
+    long: bool,
 }
 
 impl<'a> Context<'a> {
@@ -90,7 +91,18 @@ impl<'a> Context<'a> {
         Context {
             machine,
             folder: folder.to_owned(),
+            long: false,
         }
+    }
+
+    /// With scenarios at their full size, if so.
+    pub fn at_full_size(self, long: bool) -> Context<'a> {
+        Context { long, ..self }
+    }
+
+    /// How often to do something: `short` times, or `long` times by `cargo xtask e2e --long`.
+    pub fn rounds(&self, short: usize, long: usize) -> usize {
+        if self.long { long } else { short }
     }
 
     /// The scenario's own folder.

@@ -143,7 +143,7 @@ fn in_host(
     let Some(running) = machine.as_ref() else {
         return Err("there is no test host".to_owned());
     };
-    let context = Context::new(running, folder);
+    let context = Context::new(running, folder).at_full_size(images.long);
     let crashes = context.crashes().unwrap_or(0);
     let outcome = run(&context);
     keep_logs(&context);

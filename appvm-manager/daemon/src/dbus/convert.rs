@@ -9,8 +9,8 @@ use zbus::{Array, DBusError, Message, OwnedVariant, Str, Variant};
 
 use crate::Error;
 use crate::apps::Listed;
-use crate::lifecycle::Setting;
 use crate::manager::Info;
+use crate::settings::{self, Setting};
 use crate::templates::{ImportOptions, TemplateInfo};
 use crate::windows::WindowInfo;
 
@@ -71,18 +71,18 @@ pub fn describe(info: &Info) -> Dict {
         ("file".into(), text(info.file.to_string_lossy())),
         ("disk_bytes".into(), info.disk_bytes.into()),
     ]);
+    if !info.snapshot_problem.is_empty() {
+        let problem = text(info.snapshot_problem.as_str());
+        dict.insert("snapshot_problem".into(), problem);
+    }
     if let Some(pid) = info.pid {
         dict.insert("pid".into(), pid.into());
     }
     match &info.config {
         Ok(config) => {
-            dict.insert("label".into(), text(config.label.name()));
             dict.insert("colour".into(), text(config.label.colour()));
-            dict.insert("kind".into(), text(config.kind.name()));
-            dict.insert("template".into(), text(config.template.as_str()));
-            dict.insert("memory_mib".into(), config.memory_mib.into());
-            dict.insert("cpus".into(), u32::from(config.cpus).into());
-            dict.insert("home_size_mib".into(), config.home_size_mib.into());
+            let settings = settings::all(config);
+            dict.extend(settings.iter().map(|(k, v)| ((*k).to_owned(), setting(v))));
         }
         Err(error) => {
             dict.insert("error".into(), text(error.as_str()));
@@ -91,8 +91,20 @@ pub fn describe(info: &Info) -> Dict {
     dict
 }
 
+/// A setting's value: `s`, `u` or `as`.
+pub fn setting(value: &Setting) -> OwnedVariant {
+    match value {
+        Setting::Text(value) => text(value.as_str()),
+        Setting::Number(number) => u32::try_from(*number).unwrap_or(u32::MAX).into(),
+        Setting::List(words) => texts(words),
+    }
+}
+
 pub fn settings(dict: Dict) -> Result<Vec<(String, Setting)>> {
     let convert = |value: &OwnedVariant| {
+        if let Ok(Ok(words)) = value.try_clone().map(Vec::<String>::try_from) {
+            return Some(Setting::List(words));
+        }
         if let Ok(text) = <&str>::try_from(value) {
             return Some(Setting::Text(text.to_owned()));
         }
@@ -117,7 +129,7 @@ pub fn settings(dict: Dict) -> Result<Vec<(String, Setting)>> {
         .map(|(key, value)| match convert(&value) {
             Some(setting) => Ok((key, setting)),
             None => Err(invalid(format!(
-                "{key}: neither text nor a number that is not negative"
+                "{key}: neither text nor words nor a number that is not negative"
             ))),
         })
         .collect()

@@ -1,10 +1,11 @@
-//! The D-Bus interface `org.bulkhead.Manager1`.
+//! The D-Bus interface `org.bulkhead.Manager1`, and [`domains`] beside it on the same object.
 //!
 //! Errors are named `org.bulkhead.Manager1.Error.` and [`crate::Error::kind`]; their text is
 //! ready for a person.
 
 mod calls;
 mod convert;
+mod domains;
 mod signals;
 
 use std::collections::HashMap;
@@ -20,11 +21,11 @@ use zbus::{Connection, OwnedFd, interface};
 
 use crate::Error;
 use crate::config::DomainConfig;
-use crate::lifecycle::configure;
 use crate::logs::Log;
 use crate::manager::Manager;
 use crate::power::Power;
 use crate::session::Stdio;
+use crate::settings::configure;
 
 pub use convert::ApiError;
 use convert::{Dict, Result, describe, exec_options, flag_options, invalid};
@@ -46,19 +47,20 @@ pub struct Api {
 #[interface(name = "org.bulkhead.Manager1")]
 impl Api {
     /// Makes a domain. Settings: label (s), template (s), kind (s), memory_mib (u), cpus (u),
-    /// home_size_mib (u), stop_timeout_s (u).
+    /// home_size_mib (u), snapshots (u), stop_timeout_s (u), tags (as), default_disposable (s).
+    /// A number may also be text.
     async fn create_domain(&self, name: &str, settings: Dict) -> Result<()> {
         let name: DomainName = name.parse()?;
         let config = configure(
             DomainConfig::new(name, Label::Gray),
             convert::settings(settings)?,
         )?;
-        Ok(self.manager.create(&config)?)
+        Ok(self.manager.create_for_person(&config)?)
     }
 
     /// Removes a halted domain with its home.
     async fn remove_domain(&self, name: &str) -> Result<()> {
-        Ok(self.manager.remove(&name.parse()?).await?)
+        Ok(self.manager.remove_unused(&name.parse()?).await?)
     }
 
     /// All domains.
@@ -339,6 +341,7 @@ pub async fn serve(manager: Arc<Manager>) -> zbus::Result<Connection> {
     let connection = zbus::connection::Builder::session()
         .serve_at(PATH, api)
         .serve_at(PATH, calls::Calls::new(manager.clone()))
+        .serve_at(PATH, domains::Domains::new(manager.clone()))
         .build()
         .await?;
     connection

@@ -114,7 +114,8 @@ impl Manager {
         match self.decide(&call, &mut caller, &mut record).await {
             Ok(allow) => {
                 record.allowed(&allow);
-                self.carry_out(&call, &allow, caller, &mut record).await;
+                self.carry_and_record(&call, &allow, caller, &mut record)
+                    .await;
             }
             Err(decide::Refused::Denied) => caller.refuse(126, REFUSAL).await,
             Err(decide::Refused::Caller(error)) => record.ended(&error.to_string()),
@@ -131,7 +132,7 @@ impl Manager {
         }
     }
 
-    async fn carry_out(
+    async fn carry_and_record(
         self: &Arc<Self>,
         call: &Call,
         allow: &Allow,

@@ -1,3 +1,5 @@
-//! What crosses from one domain to another, and what does not.
+//! What goes from one domain to another, and the kinds of domains between which it goes.
 
 pub(super) mod copy;
+pub(super) mod disposables;
+pub(super) mod volumes;

@@ -1,0 +1,125 @@
+//! What a user may say about domains that do not run: copies, names, settings, snapshots, plans.
+
+use std::path::PathBuf;
+
+use bulkhead_protocol::DomainName;
+
+/// Make a domain like another one, with what is in its home.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The domain must not run. Its snapshots are not copied. Where the file system can share blocks
+(Btrfs, XFS), the copy takes no time and no room at first.
+
+Examples:
+  bulkhead clone work work-test")]
+pub struct Clone {
+    /// The domain that is copied.
+    pub old: DomainName,
+    /// The new domain's name.
+    pub new: DomainName,
+}
+
+/// Give a domain another name.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The domain must not run. Where other domains name it as default_disposable, they follow.
+
+Examples:
+  bulkhead rename work job")]
+pub struct Rename {
+    /// The domain.
+    pub old: DomainName,
+    /// Its new name.
+    pub new: DomainName,
+}
+
+/// Show or change a domain's settings.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+What changes counts from the domain's next start. docs/domains.md explains each setting. A value of
+`-` is nothing, where nothing is possible.
+
+Examples:
+  bulkhead prefs work
+  bulkhead prefs work memory_mib
+  bulkhead prefs work memory_mib 2G
+  bulkhead prefs work tags bank,mail
+  bulkhead prefs work default_disposable -
+  bulkhead prefs work --json | jq .label")]
+pub struct Prefs {
+    /// The domain.
+    pub name: DomainName,
+    /// The setting [default: all]
+    pub key: Option<String>,
+    /// Its new value: a word, a number, a size with M or G, or words with commas.
+    pub value: Option<String>,
+    /// Print JSON: the settings, the value, or what changed.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show the snapshots of a domain's home.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+One is made at each start, of the home as it was before; `bulkhead prefs NAME snapshots` says how
+many are kept. `bulkhead info NAME` says why, if none could be made.
+
+Examples:
+  bulkhead snapshots work
+  bulkhead snapshots work --json")]
+pub struct Snapshots {
+    /// The domain.
+    pub name: DomainName,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Put a domain's home back to one of its snapshots.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The domain must not run. What is in its home now is lost; the snapshots stay.
+
+Examples:
+  bulkhead revert work                           # as it was before its last start
+  bulkhead revert work --to 7 --yes")]
+pub struct Revert {
+    /// The domain.
+    pub name: DomainName,
+    /// The snapshot's number, as `bulkhead snapshots` shows it [default: the newest]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub to: Option<u32>,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// Make the domains as files describe them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A file is a domain's own (as `bulkhead info` names it), or holds a [[domain]] table for each of
+several. What it does not say of a domain is left as it is; a new domain gets the default. First
+the plan is shown, then it is carried out if you say so. A second time there is nothing to do.
+
+Exit status: 0 done, or nothing to do; 1 not possible, with one line that says why; 2 wrong usage;
+3 the plan was only shown: there was nobody to ask and no --yes, or the answer was no.
+
+Examples:
+  bulkhead apply domains.toml
+  bulkhead apply --yes work.toml bank.toml
+  bulkhead apply --prune --yes domains.toml      # and remove all other domains
+  bulkhead apply --json domains.toml < /dev/null # only look")]
+pub struct Apply {
+    /// The descriptions.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Remove domains that no file speaks of, with their homes; disposables stay.
+    #[arg(long)]
+    pub prune: bool,
+    /// Print the plan as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
