@@ -19,6 +19,7 @@ mod handlers;
 pub mod input;
 pub mod layout;
 mod listen;
+mod notice;
 mod protocols;
 pub mod render;
 mod selection;
@@ -29,4 +30,5 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
+pub use selection::CrossingLimits;
 pub use server::{BackendKind, Options, Server, StartError, Stopper};
