@@ -28,6 +28,7 @@ pub mod images;
 pub mod lifecycle;
 pub mod logs;
 pub mod manager;
+mod paste;
 pub mod power;
 pub mod rpc;
 mod rules;

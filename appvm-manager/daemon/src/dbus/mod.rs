@@ -329,6 +329,11 @@ impl Api {
     /// The user wants the menu, since this CLOCK_MONOTONIC time.
     #[zbus(signal)]
     async fn menu_requested(emitter: &SignalEmitter<'_>, time_us: u64) -> zbus::Result<()>;
+
+    /// The compositor told the user something: what was copied or pasted across domains, or why
+    /// not.
+    #[zbus(signal)]
+    async fn notice(emitter: &SignalEmitter<'_>, text: &str) -> zbus::Result<()>;
 }
 
 /// Puts the manager on the session bus.
