@@ -191,6 +191,7 @@ impl State {
                 if self.layout.cycle().is_some() {
                     self.dirty = true;
                     self.refresh_focus();
+                    self.keyboard_is_meant();
                 }
             }
             Shortcut::Maximise => self.toggle(Mode::Maximised),
@@ -239,6 +240,7 @@ impl State {
         self.layout.focus(id);
         self.dirty = true;
         self.refresh_focus();
+        self.keyboard_is_meant();
         self.pointer_moved_under();
         true
     }

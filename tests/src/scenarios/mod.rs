@@ -32,6 +32,7 @@ pub fn all() -> Vec<Scenario> {
         bad_input::SCENARIO,
         performance::SCENARIO,
         crossing::copy::SCENARIO,
+        crossing::clipboard::SCENARIO,
         image::menu::SCENARIO,
         image::desktop::SCENARIO,
         image::host::SCENARIO,

@@ -13,7 +13,11 @@ mod png;
 mod reading;
 mod serving;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub(crate) use parcel::Parcel;
 use smithay::reexports::{
@@ -46,6 +50,9 @@ pub struct CrossingLimits {
     pub whole: Duration,
     /// A manager that has not answered after so long has said no.
     pub answer: Duration,
+    /// A domain that took the keyboard by itself takes part only after so long: a window that opens
+    /// just when the user presses the keys was not meant.
+    pub taken_keyboard: Duration,
 }
 
 impl Default for CrossingLimits {
@@ -56,6 +63,7 @@ impl Default for CrossingLimits {
             stalled: Duration::from_secs(5),
             whole: Duration::from_secs(30),
             answer: Duration::from_secs(5),
+            taken_keyboard: Duration::from_secs(1),
         }
     }
 }
@@ -121,6 +129,10 @@ pub struct Crossing {
     stage: Stage,
     serving: BTreeMap<u64, Serving>,
     last_id: u64,
+    /// The domain that had the keyboard last, the host's programs left out.
+    keyboard: Option<DomainId>,
+    /// When it came to it, if not by the user's hand.
+    taken_at: Option<Instant>,
 }
 
 impl Crossing {
@@ -145,6 +157,8 @@ enum NoParty {
     Nobody,
     #[error("the desktop's own programs take no part")]
     Host,
+    #[error("{0} has just taken the keyboard; press the keys again if it is the one you mean")]
+    Taken(String),
 }
 
 impl State {
@@ -159,6 +173,14 @@ impl State {
             Some(DomainId::HOST) => Err(NoParty::Host),
             Some(id) => {
                 let domain = self.domains.get(id).ok_or(NoParty::Nobody)?;
+                let crossing = &self.selections.crossing;
+                let long_enough = crossing.limits.taken_keyboard;
+                if crossing
+                    .taken_at
+                    .is_some_and(|at| at.elapsed() < long_enough)
+                {
+                    return Err(NoParty::Taken(domain.name.clone()));
+                }
                 Ok(Party {
                     id,
                     name: domain.name.clone(),
@@ -167,6 +189,22 @@ impl State {
             }
             None => Err(NoParty::Nobody),
         }
+    }
+
+    /// The keyboard is with a client of this domain now.
+    pub(crate) fn keyboard_came_to(&mut self, domain: Option<DomainId>) {
+        let domain = domain.filter(|id| *id != DomainId::HOST);
+        let crossing = self.crossing();
+        if domain.is_some() && domain != crossing.keyboard {
+            crossing.keyboard = domain;
+            crossing.taken_at = Some(Instant::now());
+        }
+    }
+
+    /// The user has just pointed at something, or chosen a window: who has the keyboard now, has it
+    /// by the user's hand.
+    pub(crate) fn keyboard_is_meant(&mut self) {
+        self.crossing().taken_at = None;
     }
 
     fn say(&mut self, spans: impl IntoIterator<Item = Span>) {

@@ -1,131 +1,18 @@
-//! The clipboard across domains: only when the user moves it, only where the manager allows it,
-//! only what is whole and bounded.
+//! What moves where, who hears of it, and what the user is told.
 
-use std::{
-    io::Read,
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
-use bulkhead_compositor::CrossingLimits;
-use serde_json::{Value, json};
+use serde_json::json;
 use wayland_protocols_wlr::layer_shell::v1::client::{
     zwlr_layer_shell_v1::Layer,
     zwlr_layer_surface_v1::{Anchor, KeyboardInteractivity},
 };
 
+use super::{BLUE, CTRL, KEY_C, KEY_V, NOTICE, SHIFT, TEXT_TYPES, Three, assert_saw_nothing, read};
 use crate::{
-    clients::{Client, Manner, Panel, memory},
-    fixture::{Channel, Desk, RED},
+    clients::{Client, Panel},
+    fixture::RED,
 };
-
-const BLUE: u32 = 0xff00_00ff;
-const CTRL: u32 = 29;
-const SHIFT: u32 = 42;
-const KEY_C: u32 = 46;
-const KEY_V: u32 = 47;
-const TEXT_TYPES: [&str; 3] = ["text/plain;charset=utf-8", "text/plain", "UTF8_STRING"];
-/// The colour of a notice's ground.
-const NOTICE: [u8; 3] = [0x1d, 0x20, 0x26];
-
-/// Three domains with a window each, and a manager that hears of everything.
-struct Three {
-    desk: Desk,
-    events: Channel,
-    work: Client,
-    personal: Client,
-    /// In a third domain.
-    watcher: Client,
-}
-
-impl Three {
-    fn new() -> Self {
-        Self::with(CrossingLimits::default())
-    }
-
-    fn with(limits: CrossingLimits) -> Self {
-        let desk = Desk::with_crossing(limits);
-        desk.add_domain("work", "red", "#cc0000");
-        desk.add_domain("personal", "green", "#73d216");
-        desk.add_domain("other", "blue", "#3465a4");
-        let [mut work, mut personal, mut watcher] =
-            ["work", "personal", "other"].map(|name| Client::connect(&desk, name));
-        for client in [&mut work, &mut personal, &mut watcher] {
-            client.window(100, 100, BLUE);
-        }
-        let events = desk.control_channel();
-        assert_eq!(events.ask(json!({"op": "subscribe"}), &[])["ok"], true);
-        let three = Self {
-            desk,
-            events,
-            work,
-            personal,
-            watcher,
-        };
-        three.focus("work");
-        three
-    }
-
-    fn focus(&self, domain: &str) {
-        focus(&self.desk, domain);
-    }
-
-    fn event(&self, name: &str) -> Value {
-        loop {
-            let event = self.events.receive();
-            if event["event"] == name {
-                return event;
-            }
-        }
-    }
-
-    fn notice(&self) -> String {
-        self.event("notice")["text"].as_str().unwrap().to_owned()
-    }
-
-    /// The keys for copying, in work, which gives what it has copied.
-    fn copy_across(&mut self) -> String {
-        self.focus("work");
-        self.desk.chord(&[CTRL, SHIFT, KEY_C]);
-        self.work.until("somebody pastes", |t| t.has("send"));
-        self.notice()
-    }
-
-    /// The keys for pasting, in a domain, and the manager's answer.
-    fn paste_across(&self, domain: &str, allow: bool) -> (Value, String) {
-        self.focus(domain);
-        self.desk.chord(&[CTRL, SHIFT, KEY_V]);
-        let asked = self.event("paste");
-        let answer = json!({
-            "op": "answer_paste", "id": asked["id"], "allow": allow, "reason": "the rule r:1 denies it"
-        });
-        assert_eq!(self.desk.control(answer)["ok"], true);
-        (asked, self.notice())
-    }
-}
-
-fn focus(desk: &Desk, domain: &str) {
-    let window = desk.window_of(domain).unwrap();
-    desk.test(json!({"op": "pointer_move", "x": 790, "y": 590}));
-    assert_eq!(
-        desk.control(json!({"op": "activate_window", "id": window.id}))["ok"],
-        true
-    );
-}
-
-fn read(mut file: std::fs::File) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).unwrap();
-    bytes
-}
-
-/// A client was never told of a clipboard.
-fn assert_saw_nothing(client: &mut Client) {
-    assert!(client.sync());
-    assert!(client.told.offers.is_empty(), "{:?}", client.told.offers);
-    assert!(client.told.clipboard.is_none());
-    assert!(!client.told.has("send") && !client.told.has("cancelled"));
-}
 
 #[test]
 fn text_crosses_once_and_nobody_else_sees_anything() {
@@ -224,118 +111,6 @@ fn a_denied_paste_changes_nothing() {
 }
 
 #[test]
-fn no_manager_or_a_silent_one_is_a_no() {
-    let mut three = Three::with(CrossingLimits {
-        answer: Duration::from_millis(100),
-        ..CrossingLimits::default()
-    });
-    three.work.copy(b"secret");
-    three.copy_across();
-    three.focus("personal");
-    three.desk.chord(&[CTRL, SHIFT, KEY_V]);
-    let asked = three.event("paste");
-    // A second press meanwhile asks nobody.
-    assert!(three.notice().ends_with("the manager does not answer"));
-    let late = json!({"op": "answer_paste", "id": asked["id"], "allow": true});
-    assert_eq!(three.desk.control(late)["ok"], false);
-    assert_saw_nothing(&mut three.personal);
-
-    three.events = three.desk.control_channel();
-    // The compositor has noticed that the old one is gone.
-    assert_eq!(three.events.ask(json!({"op": "windows"}), &[])["ok"], true);
-    three.desk.chord(&[CTRL, SHIFT, KEY_V]);
-    assert_saw_nothing(&mut three.personal);
-    assert_eq!(
-        three.events.ask(json!({"op": "subscribe"}), &[])["ok"],
-        true
-    );
-    let (_, notice) = three.paste_across("personal", true);
-    assert_eq!(notice, "pasted 6 bytes of text from work into personal");
-}
-
-#[test]
-fn an_endless_stream_is_cut_off() {
-    let mut three = Three::new();
-    three.work.told.manner = Manner::Endless;
-    three.work.copy(&[b'x'; 1 << 20]);
-    let notice = three.copy_across();
-    assert_eq!(notice, "not copied: work offers more than 16.0 MiB");
-    let cut = three.work.told.cut.clone();
-    three.desk.wait("the pipe is closed", || {
-        cut.load(Ordering::SeqCst).then_some(())
-    });
-    let given = three.work.told.given.load(Ordering::SeqCst);
-    assert!((16 << 20..18 << 20).contains(&given), "{given}");
-    three.focus("personal");
-    three.desk.chord(&[CTRL, SHIFT, KEY_V]);
-    assert!(three.notice().starts_with("not pasted: nothing was copied"));
-}
-
-#[test]
-fn a_stalled_source_is_given_up_and_the_desktop_goes_on() {
-    let mut three = Three::with(CrossingLimits {
-        stalled: Duration::from_millis(1500),
-        ..CrossingLimits::default()
-    });
-    three.work.copy(b"first");
-    assert!(three.copy_across().starts_with("copied"));
-    three.work.told.log.clear();
-    three.work.told.manner = Manner::Stalled;
-    three.desk.chord(&[CTRL, SHIFT, KEY_C]);
-    three.work.until("somebody pastes", |t| t.has("send"));
-    let began = Instant::now();
-    assert_eq!(three.desk.windows().len(), 3);
-    three.focus("personal");
-    three.desk.chord(&[CTRL, SHIFT, KEY_V]);
-    assert!(
-        began.elapsed() < Duration::from_millis(1200),
-        "the desktop waited"
-    );
-    assert_eq!(three.notice(), "not pasted: it is still being copied");
-    assert_eq!(
-        three.notice(),
-        "not copied: work does not give what it has copied"
-    );
-    // What was held before does not come in its place.
-    three.desk.chord(&[CTRL, SHIFT, KEY_V]);
-    assert!(three.notice().starts_with("not pasted: nothing was copied"));
-}
-
-#[test]
-fn a_source_that_dribbles_is_given_up_as_well() {
-    let mut three = Three::with(CrossingLimits {
-        whole: Duration::from_millis(900),
-        stalled: Duration::from_millis(600),
-        ..CrossingLimits::default()
-    });
-    three.work.told.manner = Manner::Dribbling;
-    three.work.copy(b"drip");
-    assert_eq!(
-        three.copy_across(),
-        "not copied: work does not give what it has copied"
-    );
-}
-
-#[test]
-fn what_is_not_text_is_refused() {
-    let mut three = Three::new();
-    three.work.copy(b"caf\xe9");
-    assert_eq!(
-        three.copy_across(),
-        "not copied from work: it is not UTF-8 text"
-    );
-    three
-        .work
-        .copy_as(&["text/html", "application/octet-stream"], b"x");
-    three.desk.chord(&[CTRL, SHIFT, KEY_C]);
-    let nothing = "not copied: work has copied neither text nor a PNG picture";
-    assert_eq!(three.notice(), nothing);
-    three.focus("personal");
-    three.desk.chord(&[CTRL, SHIFT, KEY_C]);
-    assert_eq!(three.notice(), "not copied: personal has copied nothing");
-}
-
-#[test]
 fn sixteen_mebibytes_arrive_whole_and_one_byte_more_does_not() {
     let mut three = Three::new();
     let mut data: Vec<u8> = (0..16 << 20).map(|i: u32| b'!' + (i % 89) as u8).collect();
@@ -421,50 +196,6 @@ fn the_keys_are_the_desktops() {
 }
 
 #[test]
-fn a_client_that_never_reads_is_cut_off() {
-    let mut three = Three::with(CrossingLimits {
-        stalled: Duration::from_millis(200),
-        ..CrossingLimits::default()
-    });
-    three.work.copy(&[b'x'; 1 << 20]);
-    three.copy_across();
-    three.paste_across("personal", true);
-    three
-        .personal
-        .until("the clipboard", |t| t.clipboard.is_some());
-    let mut pipes: Vec<_> = (0..12).map(|_| three.personal.paste().unwrap()).collect();
-    assert!(three.personal.sync());
-    // No more than eight are served at a time.
-    for _ in 0..4 {
-        assert_eq!(read(pipes.pop().unwrap()), b"");
-    }
-    std::thread::sleep(Duration::from_millis(600));
-    for pipe in pipes {
-        let got = read(pipe).len();
-        assert!(got > 0 && got < 1 << 20, "{got}");
-    }
-    // Who reads gets it still.
-    assert_eq!(read(three.personal.paste().unwrap()).len(), 1 << 20);
-}
-
-#[test]
-fn what_is_no_pipe_is_not_written_to() {
-    let mut three = Three::new();
-    three.work.copy(b"secret");
-    three.copy_across();
-    three.paste_across("personal", true);
-    three
-        .personal
-        .until("the clipboard", |t| t.clipboard.is_some());
-    let file = memory(0);
-    let offer = three.personal.told.clipboard.clone().unwrap();
-    offer.receive("text/plain".into(), std::os::fd::AsFd::as_fd(&file));
-    assert!(three.personal.sync());
-    assert_eq!(read(three.personal.paste().unwrap()), b"secret");
-    assert_eq!(rustix::fs::fstat(&file).unwrap().st_size, 0);
-}
-
-#[test]
 fn a_domain_pastes_its_own_without_being_asked_and_what_came_may_go_on() {
     let mut three = Three::new();
     three.work.copy(b"x");
@@ -496,20 +227,6 @@ fn it_stays_when_its_domain_ends_and_goes_with_the_target() {
     again.window(50, 50, BLUE);
     again.until("the keyboard", |t| t.has("keyboard enter"));
     assert_saw_nothing(&mut again);
-}
-
-#[test]
-fn a_source_that_ends_in_the_middle_gives_nothing() {
-    let mut three = Three::new();
-    three.work.told.manner = Manner::Late;
-    three.work.copy(b"half");
-    three.focus("work");
-    three.desk.chord(&[CTRL, SHIFT, KEY_C]);
-    three.work.until("somebody pastes", |t| t.has("send"));
-    three
-        .desk
-        .control(json!({"op": "remove_domain", "name": "work"}));
-    assert_eq!(three.notice(), "not copied: work has ended");
 }
 
 #[test]
