@@ -207,6 +207,11 @@ impl Compositor {
         self.request(&request, &[]).await.map(|_| ())
     }
 
+    /// The user copies or pastes across domains.
+    pub(crate) async fn crossing(&self, op: &'static str) -> std::result::Result<(), Refused> {
+        self.request(&json!({ "op": op }), &[]).await.map(|_| ())
+    }
+
     /// Says whether the user may paste.
     pub(crate) async fn answer_paste(
         &self,

@@ -42,6 +42,16 @@ impl From<Deny> for NotPasted {
 }
 
 impl Manager {
+    /// As if the user had pressed Ctrl+Shift+C: for the desktop's own programs.
+    pub async fn copy_across(&self) -> crate::Result<()> {
+        Ok(self.compositor.crossing("copy_across").await?)
+    }
+
+    /// As if the user had pressed Ctrl+Shift+V.
+    pub async fn paste_across(&self) -> crate::Result<()> {
+        Ok(self.compositor.crossing("paste_across").await?)
+    }
+
     /// The compositor asks whether the user may paste; it waits a few seconds for the answer.
     pub(crate) fn paste_asked(self: Arc<Self>, event: &WindowEvent) {
         let name = |name: &Option<String>| name.clone().unwrap_or_default();

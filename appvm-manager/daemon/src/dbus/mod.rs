@@ -231,6 +231,16 @@ impl Api {
         self.manager.tell(crate::manager::Event::Menu { time_us });
     }
 
+    /// Keeps what the domain with the keyboard has copied for another one, as Ctrl+Shift+C does.
+    async fn copy_across(&self) -> Result<()> {
+        Ok(self.manager.copy_across().await?)
+    }
+
+    /// Gives it to the domain with the keyboard, as Ctrl+Shift+V does, if the policy allows it.
+    async fn paste_across(&self) -> Result<()> {
+        Ok(self.manager.paste_across().await?)
+    }
+
     /// Stops all domains in order, then switches the machine off.
     async fn power_off(&self) -> Result<()> {
         Ok(self.manager.power(Power::Off).await?)
