@@ -1,4 +1,5 @@
-//! A notice's picture: a dark bar below the panels, with domains' names on their colours.
+//! A notice's picture: a dark bar at the lower edge, where it hides no title bar of a window that is
+//! placed as usual, with domains' names on their colours.
 
 use embedded_graphics::{
     Drawable,
@@ -31,7 +32,7 @@ const MARGIN_PX: i32 = 12;
 const CHARACTER_PX: i32 = 9;
 /// The bar's own border.
 const BORDER_PX: i32 = 2;
-/// From the panels to the bar.
+/// From the bar to the panels, or to the edge of the screen.
 const GAP_PX: i32 = 14;
 /// No notice is longer, however wide the screen is.
 const MAX_CHARACTERS: i32 = 160;
@@ -131,7 +132,7 @@ where
     let Some((.., bar)) = &art.bar else { return };
     let place = Rect::new(
         area.x + (area.w - width) / 2,
-        area.y + GAP_PX + BORDER_PX,
+        area.bottom() - GAP_PX - BORDER_PX - TITLE_PX,
         width,
         TITLE_PX,
     );

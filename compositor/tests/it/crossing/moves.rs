@@ -276,8 +276,8 @@ fn a_notice_is_seen_above_everything_and_goes_by_itself() {
     assert_eq!(three.notice(), "copied 1 byte of text from work");
     let picture = three.desk.picture();
     assert!(picture.count(NOTICE) > 3000, "{}", picture.count(NOTICE));
-    // The domain's name on its colour, in the middle of the top of the screen.
-    let reds = (250..550).filter(|x| picture.at(*x, 20) == RED).count();
+    // The domain's name on its colour, in the middle of the lower edge.
+    let reds = (250..550).filter(|x| picture.at(*x, 564) == RED).count();
     assert!(reds > 30, "{reds}");
     // Whatever the client draws.
     three.work.show(&big.surface, 780, 560, BLUE);
