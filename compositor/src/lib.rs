@@ -6,7 +6,8 @@
 //! handlers see them, text is cleaned before it is drawn, and every domain has a quota.
 //!
 //! It must never take a client's word (an application name, a title, a serial) for who the client
-//! is, show one domain's clipboard or drag to another, or let a client draw outside its border.
+//! is, show one domain's clipboard or drag to another unless the user moves it, or let a client draw
+//! outside its border.
 //!
 //! Start reading at [`server`] (the event loop), then [`state`], [`shell`] (windows appear),
 //! [`layout`] (where they are), [`render`] (what is seen) and [`input`].
@@ -19,6 +20,7 @@ mod handlers;
 pub mod input;
 pub mod layout;
 mod listen;
+mod notice;
 mod protocols;
 pub mod render;
 mod selection;
@@ -29,4 +31,5 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
+pub use selection::CrossingLimits;
 pub use server::{BackendKind, Options, Server, StartError, Stopper};

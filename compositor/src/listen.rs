@@ -153,7 +153,7 @@ impl State {
         for client in clients {
             self.kill(client, "the domain was removed");
         }
-        self.selections.forget(id);
+        self.forget_selections(id);
         tracing::info!(domain = name, "domain removed");
         Ok(())
     }

@@ -33,7 +33,7 @@ use crate::{
     listen::Watchdog,
     protocols::{self, Protocols},
     render::CursorArt,
-    selection::Selections,
+    selection::{CrossingLimits, Selections},
     shell::Shell,
     state::State,
 };
@@ -90,6 +90,8 @@ pub struct Options {
     pub stop_on_signals: bool,
     /// What each domain may hold.
     pub quota: Quota,
+    /// What may cross from one domain's clipboard to another's at a time.
+    pub crossing: CrossingLimits,
 }
 
 impl Default for Options {
@@ -104,6 +106,7 @@ impl Default for Options {
             test_socket: None,
             stop_on_signals: false,
             quota: Quota::default(),
+            crossing: CrossingLimits::default(),
         }
     }
 }
@@ -220,8 +223,9 @@ impl Server {
             layout: Layout::new(screen.size),
             activated: None,
             layer_focus: None,
-            selections: Selections::default(),
+            selections: Selections::new(options.crossing),
             drag: None,
+            notice: None,
             serials: Serials::default(),
             keys: Keys::default(),
             pointing: Pointing::default(),

@@ -19,6 +19,7 @@ use crate::{
     guard::Accounts,
     input::{Keys, Pointing, Serials},
     layout::{Layout, Size, WindowId},
+    notice::Notice,
     protocols::Protocols,
     render::CursorArt,
     selection::{Drag, Selections},
@@ -48,6 +49,8 @@ pub struct State {
     pub(crate) layer_focus: Option<Weak<WlSurface>>,
     pub(crate) selections: Selections,
     pub(crate) drag: Option<Drag>,
+    /// What the user is being told.
+    pub(crate) notice: Option<Notice>,
     pub(crate) serials: Serials,
     pub(crate) keys: Keys,
     pub(crate) pointing: Pointing,

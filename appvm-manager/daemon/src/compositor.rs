@@ -31,17 +31,17 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct WindowEvent {
-    /// `window_mapped`, `window_closed`, `title`, `focus`, `menu`.
+    /// `window_mapped`, `window_closed`, `title`, `focus`, `menu`, `power`, `paste`, `notice`.
     pub event: String,
     /// Whose window.
     pub domain: Option<String>,
-    /// The compositor's number for it.
+    /// The compositor's number for it, or for a paste.
     pub id: Option<u64>,
     /// What the client calls it; untrusted text.
     pub title: Option<String>,
     /// What the client calls itself; untrusted text.
     pub app_id: Option<String>,
-    /// `toplevel` or `popup`, in a list.
+    /// `toplevel` or `popup`, in a list; `text` or `image`, of a paste.
     pub kind: String,
     /// It has shown something, in a list.
     pub mapped: bool,
@@ -49,6 +49,14 @@ pub struct WindowEvent {
     pub focused: bool,
     /// `CLOCK_MONOTONIC`.
     pub time_us: u64,
+    /// From where the user pastes.
+    pub source: Option<String>,
+    /// Into where.
+    pub target: Option<String>,
+    /// How much.
+    pub bytes: u64,
+    /// What the user is told, of a notice.
+    pub text: Option<String>,
 }
 
 /// What [`Compositor::follow`] hands on.
@@ -57,7 +65,7 @@ pub enum News {
     /// The compositor is there, with these windows.
     Came(Vec<WindowEvent>),
     /// Something happened.
-    Event(WindowEvent),
+    Event(Box<WindowEvent>),
     /// The compositor has gone, and all windows with it.
     Gone,
 }
@@ -196,6 +204,23 @@ impl Compositor {
     /// Asks a window's client to close it.
     pub async fn close(&self, id: u64) -> std::result::Result<(), Refused> {
         let request = json!({"op": "close_window", "id": id});
+        self.request(&request, &[]).await.map(|_| ())
+    }
+
+    /// The user copies or pastes across domains.
+    pub(crate) async fn crossing(&self, op: &'static str) -> std::result::Result<(), Refused> {
+        self.request(&json!({ "op": op }), &[]).await.map(|_| ())
+    }
+
+    /// Says whether the user may paste.
+    pub(crate) async fn answer_paste(
+        &self,
+        id: u64,
+        decision: std::result::Result<(), String>,
+    ) -> std::result::Result<(), Refused> {
+        let allow = decision.is_ok();
+        let reason = decision.err().unwrap_or_default();
+        let request = json!({"op": "answer_paste", "id": id, "allow": allow, "reason": reason});
         self.request(&request, &[]).await.map(|_| ())
     }
 

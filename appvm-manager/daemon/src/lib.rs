@@ -29,6 +29,7 @@ pub mod images;
 pub mod lifecycle;
 pub mod logs;
 pub mod manager;
+mod paste;
 pub mod plan;
 pub mod power;
 pub mod rpc;

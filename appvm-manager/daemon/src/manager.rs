@@ -73,6 +73,8 @@ pub enum Event {
     AskClosed(u64),
     /// A call between domains ended, one way or another: a line for the user.
     Call(String),
+    /// The compositor told the user something.
+    Notice(String),
 }
 
 /// A domain as callers see it.
@@ -188,6 +190,12 @@ impl Manager {
                     self.tell(Event::Menu { time_us });
                 }
                 ("power", _, _) => self.clone().power_button(),
+                ("paste", _, _) => self.clone().paste_asked(&event),
+                ("notice", _, _) => {
+                    let text = crate::text::clean(event.text.as_deref().unwrap_or_default(), 300);
+                    tracing::info!(text, "notice");
+                    self.tell(Event::Notice(text));
+                }
                 _ => {}
             }
         }

@@ -69,6 +69,34 @@ impl State {
         self.announce(json!({ "event": "power", "time_us": time_us() }));
     }
 
+    /// Asks whoever subscribed whether something may be pasted. False when nobody has.
+    pub(crate) fn announce_paste(
+        &mut self,
+        id: u64,
+        [source, target]: [&str; 2],
+        kind: &str,
+        bytes: usize,
+    ) -> bool {
+        if !self.control.connections.iter().any(|c| c.subscribed) {
+            return false;
+        }
+        self.announce(json!({
+            "event": "paste",
+            "id": id,
+            "source": source,
+            "target": target,
+            "kind": kind,
+            "bytes": bytes,
+            "time_us": time_us(),
+        }));
+        true
+    }
+
+    /// The user is told something.
+    pub(crate) fn announce_notice(&mut self, text: &str) {
+        self.announce(json!({ "event": "notice", "text": text, "time_us": time_us() }));
+    }
+
     /// Titles come from guests, as often as they like: subscribers are told at most four times a
     /// second, and of so many windows at a time.
     pub(crate) fn announce_titles_soon(&mut self) {

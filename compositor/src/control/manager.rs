@@ -36,6 +36,14 @@ enum Request {
     ActivateWindow {
         id: u64,
     },
+    CopyAcross {},
+    PasteAcross {},
+    AnswerPaste {
+        id: u64,
+        allow: bool,
+        #[serde(default)]
+        reason: String,
+    },
     Subscribe {},
     Stop {},
 }
@@ -89,6 +97,22 @@ impl State {
                     ok()
                 } else {
                     error(format!("no window {id} is shown"))
+                }
+            }
+            Request::CopyAcross {} => {
+                self.copy_across();
+                ok()
+            }
+            Request::PasteAcross {} => {
+                self.paste_across();
+                ok()
+            }
+            Request::AnswerPaste { id, allow, reason } => {
+                let decision = if allow { Ok(()) } else { Err(reason) };
+                if self.decide_paste(id, decision) {
+                    ok()
+                } else {
+                    error(format!("no paste {id} waits for an answer"))
                 }
             }
             Request::Subscribe {} => {

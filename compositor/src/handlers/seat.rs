@@ -6,7 +6,7 @@ use smithay::{
     reexports::wayland_server::{Resource, protocol::wl_surface::WlSurface},
 };
 
-use crate::state::State;
+use crate::{guard::domain_of, state::State};
 
 impl SeatHandler for State {
     type KeyboardFocus = WlSurface;
@@ -19,6 +19,7 @@ impl SeatHandler for State {
 
     fn focus_changed(&mut self, _: &Seat<Self>, focused: Option<&WlSurface>) {
         let client = focused.and_then(Resource::client);
+        self.keyboard_came_to(client.as_ref().and_then(domain_of));
         self.offer_selections_to(client);
     }
 

@@ -1,5 +1,5 @@
-//! Keys: Super+Q closes, Alt+Tab goes through windows, Super+F maximises; all others go to the
-//! window with the focus.
+//! Keys: Super+Q closes, Alt+Tab goes through windows, Super+F maximises, Ctrl+Shift+C and
+//! Ctrl+Shift+V copy and paste across domains; all others go to the window with the focus.
 
 use std::collections::HashSet;
 
@@ -61,6 +61,10 @@ enum Shortcut {
     Maximise,
     Fullscreen,
     Dismiss,
+    /// Keeps what the focused domain has copied for another one.
+    CopyAcross,
+    /// Gives it to the focused domain.
+    PasteAcross,
     /// Another terminal of the machine.
     Terminal(i32),
 }
@@ -73,15 +77,26 @@ fn terminal(key: Keysym) -> Option<i32> {
         .then(|| i32::try_from(number + 1).ok())?
 }
 
-/// The desktop's own keys. While one of the host's programs has the keyboard they are that
+impl Shortcut {
+    /// Whether it is the desktop's also while one of the host's programs has the keyboard.
+    fn always(&self) -> bool {
+        matches!(self, Self::CopyAcross | Self::PasteAcross)
+    }
+}
+
+/// The desktop's own keys. While one of the host's programs has the keyboard most are that
 /// program's.
 fn shortcut(modifiers: &ModifiersState, key: Keysym, menu_open: bool) -> Option<Shortcut> {
     let only_logo = modifiers.logo && !modifiers.ctrl && !modifiers.alt && !modifiers.shift;
     let only_alt = modifiers.alt && !modifiers.ctrl && !modifiers.logo;
+    let ctrl_shift = modifiers.ctrl && modifiers.shift && !modifiers.alt && !modifiers.logo;
     match key.raw() {
         keysyms::KEY_q if only_logo => Some(Shortcut::Close),
         keysyms::KEY_m if only_logo => Some(Shortcut::Maximise),
         keysyms::KEY_f if only_logo => Some(Shortcut::Fullscreen),
+        // With Caps Lock they are capital letters.
+        keysyms::KEY_c | keysyms::KEY_C if ctrl_shift => Some(Shortcut::CopyAcross),
+        keysyms::KEY_v | keysyms::KEY_V if ctrl_shift => Some(Shortcut::PasteAcross),
         keysyms::KEY_Tab if only_alt => Some(Shortcut::NextWindow),
         keysyms::KEY_Escape if only_logo && menu_open => Some(Shortcut::Dismiss),
         _ => None,
@@ -134,8 +149,10 @@ impl State {
                     return FilterResult::Intercept(Some(Shortcut::Terminal(number)));
                 }
                 let symbol = handle.raw_latin_sym_or_raw_current_sym();
-                let symbol = symbol.filter(|_| !host_has_keyboard);
-                match symbol.and_then(|symbol| shortcut(modifiers, symbol, menu_open)) {
+                let shortcut = symbol
+                    .and_then(|symbol| shortcut(modifiers, symbol, menu_open))
+                    .filter(|shortcut| !host_has_keyboard || shortcut.always());
+                match shortcut {
                     Some(shortcut) => {
                         state.keys.taken.insert(code);
                         FilterResult::Intercept(Some(shortcut))
@@ -174,11 +191,14 @@ impl State {
                 if self.layout.cycle().is_some() {
                     self.dirty = true;
                     self.refresh_focus();
+                    self.keyboard_is_meant();
                 }
             }
             Shortcut::Maximise => self.toggle(Mode::Maximised),
             Shortcut::Fullscreen => self.toggle(Mode::Fullscreen),
             Shortcut::Dismiss => self.dismiss_grabs(),
+            Shortcut::CopyAcross => self.copy_across(),
+            Shortcut::PasteAcross => self.paste_across(),
             Shortcut::Terminal(number) => self.change_terminal(number),
         }
     }
@@ -220,6 +240,7 @@ impl State {
         self.layout.focus(id);
         self.dirty = true;
         self.refresh_focus();
+        self.keyboard_is_meant();
         self.pointer_moved_under();
         true
     }

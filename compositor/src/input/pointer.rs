@@ -135,7 +135,9 @@ impl State {
         }
         self.keys.not_a_tap();
         let taken = if pressed {
-            self.press(button)
+            let taken = self.press(button);
+            self.keyboard_is_meant();
+            taken
         } else {
             self.release(button)
         };

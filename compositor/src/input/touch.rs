@@ -32,6 +32,7 @@ impl State {
             self.dirty = true;
             self.refresh_focus();
         }
+        self.keyboard_is_meant();
         let serial = SERIAL_COUNTER.next_serial();
         if let Some((surface, _)) = &under {
             self.serials.pressed(serial, surface, None);

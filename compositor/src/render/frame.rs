@@ -84,33 +84,47 @@ impl FrameArt {
         if !self.bar.as_ref().is_some_and(same) {
             let width = label.width.max(1);
             let pixels = label::draw(&label).pixels;
-            let buffer = MemoryRenderBuffer::from_slice(
-                &enlarge(&pixels, usize::try_from(width).unwrap_or(1), scale),
-                Fourcc::Xrgb8888,
-                (width * scale, TITLE_PX * scale),
-                scale,
-                Transform::Normal,
-                None,
-            );
+            let buffer = buffer(&pixels, (width, TITLE_PX), scale);
             self.bar = Some((label, scale, buffer));
         }
         let Some((.., buffer)) = &self.bar else {
             return;
         };
-        let at = canvas.point(Point::new(client.x, client.y.saturating_sub(TITLE_PX)));
-        let element = MemoryRenderBufferRenderElement::from_buffer(
-            canvas.renderer,
-            at.to_f64(),
-            buffer,
-            None,
-            None,
-            None,
-            Kind::Unspecified,
-        );
-        match element {
-            Ok(element) => canvas.elements.push(SceneElement::Memory(element)),
-            Err(error) => tracing::error!(?error, "a title bar could not be drawn"),
-        }
+        memory(canvas, buffer, client.grown(0, TITLE_PX, 0, 0));
+    }
+}
+
+/// Our own pixels, as large as the picture's scale wants.
+pub(super) fn buffer(pixels: &[u8], (width, height): (i32, i32), scale: i32) -> MemoryRenderBuffer {
+    MemoryRenderBuffer::from_slice(
+        &enlarge(pixels, usize::try_from(width).unwrap_or(1), scale),
+        Fourcc::Xrgb8888,
+        (width * scale, height * scale),
+        scale,
+        Transform::Normal,
+        None,
+    )
+}
+
+/// Puts them at the corner of a place.
+pub(super) fn memory<R>(canvas: &mut Canvas<'_, R>, buffer: &MemoryRenderBuffer, place: Rect)
+where
+    R: Renderer + ImportAll + ImportMem,
+    R::TextureId: Clone + Send + 'static,
+{
+    let at = canvas.point(Point::new(place.x, place.y));
+    let element = MemoryRenderBufferRenderElement::from_buffer(
+        canvas.renderer,
+        at.to_f64(),
+        buffer,
+        None,
+        None,
+        None,
+        Kind::Unspecified,
+    );
+    match element {
+        Ok(element) => canvas.elements.push(SceneElement::Memory(element)),
+        Err(error) => tracing::error!(?error, "a bar of text could not be drawn"),
     }
 }
 

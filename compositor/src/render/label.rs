@@ -37,7 +37,7 @@ pub(crate) struct Canvas {
 }
 
 impl Canvas {
-    fn new(width: i32, height: i32, colour: Colour) -> Self {
+    pub(super) fn new(width: i32, height: i32, colour: Colour) -> Self {
         let size = Size::new(width.max(1).unsigned_abs(), height.max(1).unsigned_abs());
         let count = size.width as usize * size.height as usize;
         let pixels = [colour.blue, colour.green, colour.red, 255].repeat(count);
@@ -75,7 +75,7 @@ impl DrawTarget for Canvas {
     }
 }
 
-fn rgb(colour: Colour) -> Rgb888 {
+pub(super) fn rgb(colour: Colour) -> Rgb888 {
     Rgb888::new(colour.red, colour.green, colour.blue)
 }
 
@@ -89,14 +89,21 @@ fn mixed(a: Colour, b: Colour) -> Colour {
 }
 
 /// The font has Latin-1 only: everything else is shown as a question mark rather than as nothing.
-fn drawable(text: &str) -> String {
+pub(super) fn drawable(text: &str) -> String {
     let known = |c: char| matches!(u32::from(c), 0x20..=0x7e | 0xa1..=0xff);
     text.chars()
         .map(|c| if known(c) { c } else { '?' })
         .collect()
 }
 
-fn write(canvas: &mut Canvas, font: &MonoFont<'_>, ink: Colour, x: i32, text: &str) -> i32 {
+/// Writes one line in the middle of a bar as high as a title bar, and answers where it ends.
+pub(super) fn write(
+    canvas: &mut Canvas,
+    font: &MonoFont<'_>,
+    ink: Colour,
+    x: i32,
+    text: &str,
+) -> i32 {
     let style = MonoTextStyle::new(font, rgb(ink));
     let height = i32::try_from(font.character_size.height).unwrap_or(TITLE_PX);
     let at = Point::new(x, (TITLE_PX - height) / 2);

@@ -3,6 +3,7 @@
 mod cursor;
 mod frame;
 mod label;
+mod notice;
 pub mod picture;
 mod scene;
 
@@ -10,6 +11,7 @@ pub use cursor::CursorArt;
 pub(crate) use cursor::MAX_CURSOR_PX;
 pub use frame::FrameArt;
 pub use label::Label;
+pub use notice::NoticeArt;
 #[cfg(feature = "drm")]
 pub(crate) use scene::cursor_alone;
 pub(crate) use scene::{GROUND, SceneElement, build, window_alone};

@@ -19,7 +19,7 @@ use smithay::{
 };
 use std::sync::Mutex;
 
-use super::{cursor::MAX_CURSOR_PX, label::Label};
+use super::{cursor::MAX_CURSOR_PX, label::Label, notice};
 use crate::{
     domain::Colour,
     layout::{BORDER_PX, POPUP_BORDER_PX, Point as Cell, Rect, TITLE_PX, WindowId},
@@ -85,6 +85,10 @@ where
 {
     let scale = state.scale;
     let canvas = &mut Canvas::new(renderer, scale);
+    let area = state.layout.area();
+    if let Some(notice) = &mut state.notice {
+        notice::show(notice, canvas, area);
+    }
     if pointer {
         let at = state.pointing.cell();
         cursor(state, canvas, at);

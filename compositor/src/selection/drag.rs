@@ -1,7 +1,7 @@
 //! Drag-and-drop within one domain. While a drag is over another domain, that domain sees nothing
 //! at all: no enter, no motion, no types.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, Weak};
 
 use smithay::{
     reexports::wayland_server::{
@@ -138,9 +138,11 @@ impl State {
             let offer = source.as_ref().and_then(|source| {
                 let data = OfferData {
                     source: Some(source.clone()),
+                    pasted: Weak::new(),
                     drag: Some(Mutex::new(Agreement::default())),
                 };
-                let offer = self.announce_offer(&client, &device, source, data)?;
+                let types = source.data::<SourceData>()?.types.list();
+                let offer = self.announce_offer(&client, &device, types, data)?;
                 if offer.version() >= 3 {
                     offer.source_actions(source_actions(source));
                 }

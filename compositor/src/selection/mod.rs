@@ -3,14 +3,21 @@
 //! Our own, because smithay shows a selection to whichever client has the keyboard and has no
 //! place to refuse. Here every domain has a clipboard of its own: what is copied in one domain is
 //! pasted only in that domain, and copying in another one changes nothing there. The data itself
-//! goes from client to client through a pipe; the compositor never reads it.
+//! goes from client to client through a pipe; the compositor reads it only when the user moves it
+//! to another domain ([`crossing`]).
 
+mod crossing;
 mod drag;
 mod primary;
 mod protocol;
 
-use std::{collections::HashMap, sync::Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
+pub use crossing::CrossingLimits;
+use crossing::{Crossing, Parcel};
 pub(crate) use drag::Drag;
 use smithay::reexports::{
     wayland_protocols::wp::primary_selection::zv1::server::{
@@ -57,10 +64,32 @@ impl MimeTypes {
     }
 }
 
+/// What a clipboard holds.
+#[derive(Clone, Debug)]
+enum Clip {
+    /// A client of the domain has it.
+    Own(WlDataSource),
+    /// It came from another domain, and is kept here until something is copied in this one.
+    Pasted(Arc<Parcel>),
+}
+
+impl Clip {
+    fn is_alive(&self) -> bool {
+        match self {
+            Self::Own(source) => source.is_alive(),
+            Self::Pasted(_) => true,
+        }
+    }
+
+    fn is_of(&self, source: &WlDataSource) -> bool {
+        matches!(self, Self::Own(own) if own == source)
+    }
+}
+
 /// What one domain has copied.
 #[derive(Debug, Default)]
 struct Board {
-    clipboard: Option<WlDataSource>,
+    clipboard: Option<Clip>,
     primary: Option<ZwpPrimarySelectionSourceV1>,
 }
 
@@ -70,12 +99,16 @@ pub struct Selections {
     boards: HashMap<DomainId, Board>,
     devices: Vec<WlDataDevice>,
     primary_devices: Vec<ZwpPrimarySelectionDeviceV1>,
+    crossing: Crossing,
 }
 
 impl Selections {
-    /// A domain is gone, and what it copied.
-    pub fn forget(&mut self, domain: DomainId) {
-        self.boards.remove(&domain);
+    /// Nothing is copied anywhere.
+    pub fn new(limits: CrossingLimits) -> Self {
+        Self {
+            crossing: Crossing::with_limits(limits),
+            ..Self::default()
+        }
     }
 
     fn devices_of(&self, client: &Client) -> Vec<WlDataDevice> {
@@ -85,6 +118,12 @@ impl Selections {
 }
 
 impl State {
+    /// A domain is gone, and what it copied, and what was pasted into it.
+    pub(crate) fn forget_selections(&mut self, domain: DomainId) {
+        self.selections.boards.remove(&domain);
+        self.stop_serving_domain(domain);
+    }
+
     /// The client that has the keyboard.
     fn keyboard_client(&self) -> Option<Client> {
         self.seat.get_keyboard()?.current_focus()?.client()

@@ -1,6 +1,9 @@
 //! `wl_data_device_manager`: the clipboard, and the objects that drags use.
 
-use std::{os::fd::AsFd, sync::Mutex};
+use std::{
+    os::fd::AsFd,
+    sync::{Arc, Mutex, Weak},
+};
 
 use smithay::reexports::wayland_server::{
     Client, DataInit, Dispatch, DisplayHandle, GlobalDispatch, New, Resource,
@@ -13,7 +16,7 @@ use smithay::reexports::wayland_server::{
     },
 };
 
-use super::MimeTypes;
+use super::{Clip, MimeTypes, crossing::Parcel};
 use crate::{guard::domain_of, state::State};
 
 /// A source's data.
@@ -27,6 +30,8 @@ pub struct SourceData {
 #[derive(Debug)]
 pub struct OfferData {
     pub(super) source: Option<WlDataSource>,
+    /// What came from another domain. An old offer must not keep it.
+    pub(super) pasted: Weak<Parcel>,
     pub(super) drag: Option<Mutex<Agreement>>,
 }
 
@@ -107,7 +112,7 @@ impl Dispatch<WlDataSource, SourceData> for State {
             .selections
             .boards
             .iter_mut()
-            .find(|(_, board)| board.clipboard.as_ref() == Some(source))
+            .find(|(_, board)| board.clipboard.as_ref().is_some_and(|c| c.is_of(source)))
             .map(|(domain, board)| {
                 board.clipboard = None;
                 *domain
@@ -152,7 +157,7 @@ impl Dispatch<WlDataDevice, ()> for State {
 impl Dispatch<WlDataOffer, OfferData> for State {
     fn request(
         state: &mut Self,
-        _: &Client,
+        client: &Client,
         offer: &WlDataOffer,
         request: wl_data_offer::Request,
         data: &OfferData,
@@ -162,6 +167,13 @@ impl Dispatch<WlDataOffer, OfferData> for State {
         use wl_data_offer::Request;
         match request {
             Request::Receive { mime_type, fd } => {
+                if let Some(pasted) = data.pasted.upgrade() {
+                    let known = pasted.kind().types().any(|known| known == mime_type);
+                    if let Some(domain) = domain_of(client).filter(|_| known) {
+                        state.serve_pasted(domain, pasted, fd);
+                    }
+                    return;
+                }
                 // A source that is gone, or a type that it never offered: the pipe just closes.
                 let source = data.source.as_ref().filter(|s| s.is_alive());
                 if let Some(source) = source
@@ -201,8 +213,12 @@ impl State {
             }
             return;
         };
-        let old = std::mem::replace(&mut self.board(domain).clipboard, source.clone());
-        if let Some(old) = old.filter(|old| Some(old) != source.as_ref() && old.is_alive()) {
+        let new = source.clone().map(Clip::Own);
+        let old = std::mem::replace(&mut self.board(domain).clipboard, new);
+        if let Some(Clip::Own(old)) = old
+            && Some(&old) != source.as_ref()
+            && old.is_alive()
+        {
             old.cancelled();
         }
         self.clipboard_changed(domain);
@@ -213,30 +229,35 @@ impl State {
         let Some(domain) = domain_of(client) else {
             return;
         };
-        let source = self
-            .board(domain)
-            .clipboard
-            .clone()
-            .filter(Resource::is_alive);
+        let clip = self.board(domain).clipboard.clone().filter(Clip::is_alive);
         for device in self.selections.devices_of(client) {
-            let offer = source
+            let offer = clip
                 .as_ref()
-                .and_then(|source| self.offer(client, &device, source));
+                .and_then(|clip| self.offer(client, &device, clip));
             device.selection(offer.as_ref());
         }
     }
 
-    fn offer(
-        &self,
-        client: &Client,
-        device: &WlDataDevice,
-        source: &WlDataSource,
-    ) -> Option<WlDataOffer> {
-        let data = OfferData {
-            source: Some(source.clone()),
-            drag: None,
+    fn offer(&self, client: &Client, device: &WlDataDevice, clip: &Clip) -> Option<WlDataOffer> {
+        let (types, data) = match clip {
+            Clip::Own(source) => (
+                source.data::<SourceData>()?.types.list(),
+                OfferData {
+                    source: Some(source.clone()),
+                    pasted: Weak::new(),
+                    drag: None,
+                },
+            ),
+            Clip::Pasted(parcel) => (
+                parcel.kind().types().map(str::to_owned).collect(),
+                OfferData {
+                    source: None,
+                    pasted: Arc::downgrade(parcel),
+                    drag: None,
+                },
+            ),
         };
-        self.announce_offer(client, device, source, data)
+        self.announce_offer(client, device, types, data)
     }
 
     /// Creates an offer and tells its types.
@@ -244,14 +265,14 @@ impl State {
         &self,
         client: &Client,
         device: &WlDataDevice,
-        source: &WlDataSource,
+        types: Vec<String>,
         data: OfferData,
     ) -> Option<WlDataOffer> {
         let dh = &self.display;
         let offer = client.create_resource::<WlDataOffer, _, Self>(dh, device.version(), data);
         let offer = offer.ok()?;
         device.data_offer(&offer);
-        for mime in source.data::<SourceData>()?.types.list() {
+        for mime in types {
             offer.offer(mime);
         }
         Some(offer)

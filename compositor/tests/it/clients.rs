@@ -40,7 +40,7 @@ use wayland_protocols::{
     },
 };
 
-pub use crate::told::{Ignore, Told};
+pub use crate::told::{Ignore, Manner, Told};
 use wayland_protocols_wlr::layer_shell::v1::client::{
     zwlr_layer_shell_v1::{Layer, ZwlrLayerShellV1},
     zwlr_layer_surface_v1::{Anchor, KeyboardInteractivity, ZwlrLayerSurfaceV1},
@@ -294,8 +294,15 @@ impl Client {
 
     /// Copies: the client offers text and gives `data` to whoever pastes.
     pub fn copy(&mut self, data: &[u8]) -> WlDataSource {
+        self.copy_as(&["text/plain"], data)
+    }
+
+    /// Copies something of these types.
+    pub fn copy_as(&mut self, types: &[&str], data: &[u8]) -> WlDataSource {
         let source = self.data_manager.create_data_source(&self.qh, ());
-        source.offer("text/plain".into());
+        for mime in types {
+            source.offer((*mime).into());
+        }
         self.told.gives = data.to_vec();
         self.device.set_selection(Some(&source), self.told.serial);
         assert!(self.sync());
@@ -314,9 +321,13 @@ impl Client {
 
     /// The reading end of what a paste gives.
     pub fn paste(&mut self) -> Option<std::fs::File> {
+        self.paste_as("text/plain")
+    }
+
+    pub fn paste_as(&mut self, mime: &str) -> Option<std::fs::File> {
         let offer = self.told.clipboard.clone()?;
         let (read, write) = rustix::pipe::pipe().unwrap();
-        offer.receive("text/plain".into(), write.as_fd());
+        offer.receive(mime.into(), write.as_fd());
         self.connection.flush().unwrap();
         Some(read.into())
     }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bulkhead_compositor::{Options, Server, Stopper, domain::Quota};
+use bulkhead_compositor::{CrossingLimits, Options, Server, Stopper, domain::Quota};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketType, connect, recvmsg, sendmsg, socket,
@@ -128,6 +128,13 @@ impl Desk {
     pub fn with_quota(quota: Quota) -> Self {
         Self::with(Options {
             quota,
+            ..Options::default()
+        })
+    }
+
+    pub fn with_crossing(crossing: CrossingLimits) -> Self {
+        Self::with(Options {
+            crossing,
             ..Options::default()
         })
     }
@@ -287,6 +294,16 @@ impl Desk {
 
     pub fn key(&self, code: u32, pressed: bool) {
         self.test(json!({"op": "key", "code": code, "pressed": pressed}));
+    }
+
+    /// Keys that are pressed together and released.
+    pub fn chord(&self, codes: &[u32]) {
+        for code in codes {
+            self.key(*code, true);
+        }
+        for code in codes.iter().rev() {
+            self.key(*code, false);
+        }
     }
 
     /// Waits until something is so.

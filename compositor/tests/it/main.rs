@@ -6,6 +6,7 @@ mod told;
 
 mod borders;
 mod control;
+mod crossing;
 mod drags;
 mod fuzz;
 mod globals;

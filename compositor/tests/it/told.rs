@@ -1,6 +1,14 @@
 //! What a client is told, and what it does by itself.
 
-use std::{collections::HashMap, io::Write, os::fd::OwnedFd};
+use std::{
+    collections::HashMap,
+    io::Write,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
 
 use wayland_client::{
     Connection, Dispatch, Proxy, QueueHandle, WEnum, delegate_noop, event_created_child,
@@ -69,6 +77,11 @@ pub struct Told {
     pub drag_enter_serial: u32,
     /// What this client gives to whoever pastes from it.
     pub gives: Vec<u8>,
+    /// How it gives it.
+    pub manner: Manner,
+    /// Bytes that it gave so far, and whether it was cut off.
+    pub given: Arc<AtomicUsize>,
+    pub cut: Arc<AtomicBool>,
     pub outputs: Vec<(i32, i32)>,
     pub keymap: usize,
     pub token: Option<String>,
@@ -88,11 +101,54 @@ impl Told {
     }
 }
 
-fn give(told: &mut Told, fd: OwnedFd) {
-    let data = told.gives.clone();
+/// How a client gives what it has copied.
+#[derive(Clone, Copy, Default)]
+pub enum Manner {
+    /// All of it, and then it closes the pipe.
+    #[default]
+    Whole,
+    /// Again and again, for ever.
+    Endless,
+    /// All of it, and the pipe stays open.
+    Stalled,
+    /// All of it, and the pipe stays open for a while.
+    Late,
+    /// A byte now and then, for ever.
+    Dribbling,
+}
+
+fn give(told: &mut Told, mime: &str, fd: OwnedFd) {
+    let (data, manner) = (told.gives.clone(), told.manner);
+    let (given, cut) = (told.given.clone(), told.cut.clone());
     told.say("send");
+    told.say(format!("send {mime}"));
     std::thread::spawn(move || {
-        let _ = std::fs::File::from(fd).write_all(&data);
+        let mut file = std::fs::File::from(fd);
+        let wait = |ms| std::thread::sleep(std::time::Duration::from_millis(ms));
+        let most = if matches!(manner, Manner::Dribbling) {
+            1
+        } else {
+            65_536
+        };
+        loop {
+            for piece in data.chunks(most) {
+                if file.write_all(piece).is_err() {
+                    cut.store(true, Ordering::SeqCst);
+                    return;
+                }
+                given.fetch_add(piece.len(), Ordering::SeqCst);
+                if most == 1 {
+                    wait(40);
+                }
+            }
+            match manner {
+                Manner::Whole => return,
+                Manner::Endless | Manner::Dribbling => {}
+                Manner::Late => return wait(400),
+                // For longer than any test.
+                Manner::Stalled => wait(60_000),
+            }
+        }
     });
 }
 
@@ -411,7 +467,7 @@ impl Dispatch<WlDataSource, ()> for Told {
     ) {
         use wl_data_source::Event;
         match event {
-            Event::Send { fd, .. } => give(told, fd),
+            Event::Send { fd, mime_type } => give(told, &mime_type, fd),
             Event::Cancelled => told.say("cancelled"),
             Event::DndDropPerformed => told.say("dropped"),
             Event::DndFinished => told.say("finished"),
@@ -462,7 +518,9 @@ impl Dispatch<ZwpPrimarySelectionSourceV1, ()> for Told {
         _: &QueueHandle<Self>,
     ) {
         match event {
-            zwp_primary_selection_source_v1::Event::Send { fd, .. } => give(told, fd),
+            zwp_primary_selection_source_v1::Event::Send { fd, mime_type } => {
+                give(told, &mime_type, fd)
+            }
             _ => told.say("cancelled"),
         }
     }

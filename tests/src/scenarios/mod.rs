@@ -33,6 +33,7 @@ pub fn all() -> Vec<Scenario> {
         crossing::disposables::SCENARIO,
         crossing::volumes::SCENARIO,
         crossing::copy::SCENARIO,
+        crossing::clipboard::SCENARIO,
         performance::SCENARIO,
         image::menu::SCENARIO,
         image::desktop::SCENARIO,

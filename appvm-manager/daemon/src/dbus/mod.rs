@@ -233,6 +233,16 @@ impl Api {
         self.manager.tell(crate::manager::Event::Menu { time_us });
     }
 
+    /// Keeps what the domain with the keyboard has copied for another one, as Ctrl+Shift+C does.
+    async fn copy_across(&self) -> Result<()> {
+        Ok(self.manager.copy_across().await?)
+    }
+
+    /// Gives it to the domain with the keyboard, as Ctrl+Shift+V does, if the policy allows it.
+    async fn paste_across(&self) -> Result<()> {
+        Ok(self.manager.paste_across().await?)
+    }
+
     /// Stops all domains in order, then switches the machine off.
     async fn power_off(&self) -> Result<()> {
         Ok(self.manager.power(Power::Off).await?)
@@ -331,6 +341,11 @@ impl Api {
     /// The user wants the menu, since this CLOCK_MONOTONIC time.
     #[zbus(signal)]
     async fn menu_requested(emitter: &SignalEmitter<'_>, time_us: u64) -> zbus::Result<()>;
+
+    /// The compositor told the user something: what was copied or pasted across domains, or why
+    /// not.
+    #[zbus(signal)]
+    async fn notice(emitter: &SignalEmitter<'_>, text: &str) -> zbus::Result<()>;
 }
 
 /// Puts the manager on the session bus.

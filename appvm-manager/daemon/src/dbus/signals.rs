@@ -50,6 +50,7 @@ pub async fn tell(manager: Arc<Manager>, connection: Connection) {
                 Ok(Event::AskOpened(id)) => Calls::ask_opened(emitter, id).await,
                 Ok(Event::AskClosed(id)) => Calls::ask_closed(emitter, id).await,
                 Ok(Event::Call(notice)) => Calls::call_ended(emitter, &notice).await,
+                Ok(Event::Notice(text)) => Api::notice(emitter, &text).await,
                 // What was missed is not known: whoever listens looks again.
                 Err(broadcast::error::RecvError::Lagged(_)) => {
                     windows_at.get_or_insert_with(Instant::now);

@@ -1,5 +1,6 @@
 //! What goes from one domain to another, and the kinds of domains between which it goes.
 
+pub(super) mod clipboard;
 pub(super) mod copy;
 pub(super) mod disposables;
 pub(super) mod volumes;

@@ -1,0 +1,177 @@
+//! Pasting from one domain into another: the compositor asks, the policy decides.
+//!
+//! The user has pressed the keys for it in the target's window. That is the answer wherever the
+//! policy asks, and changes nothing where it denies. The manager never sees what is pasted.
+
+use std::sync::Arc;
+
+use bulkhead_policy::{Call, Deny, Destination, Name, Place, Policy, Reason, Snapshot, Verdict};
+
+use crate::compositor::WindowEvent;
+use crate::manager::Manager;
+use crate::rules::{self, RulesError};
+
+/// The service that stands for it in a policy, as in Qubes.
+const SERVICE: &[u8] = b"qubes.ClipboardPaste";
+
+/// Why something is not pasted, in words for the user.
+#[derive(Debug, thiserror::Error)]
+enum NotPasted {
+    #[error("{0}")]
+    Rules(#[from] RulesError),
+    #[error("the name of a domain is malformed")]
+    Name,
+    #[error("the rule {0} denies it")]
+    Rule(Place),
+    #[error("the rule {0} does not offer it")]
+    NotOffered(Place),
+    #[error("{0}")]
+    Reason(Reason),
+    #[error("the rule {0} sends it elsewhere")]
+    Elsewhere(Place),
+}
+
+impl From<Deny> for NotPasted {
+    fn from(deny: Deny) -> Self {
+        match (deny.reason, deny.rule) {
+            (Reason::Policy, Some(rule)) => NotPasted::Rule(rule),
+            (Reason::NotOffered(_), Some(rule)) => NotPasted::NotOffered(rule),
+            (reason, _) => NotPasted::Reason(reason),
+        }
+    }
+}
+
+impl Manager {
+    /// As if the user had pressed Ctrl+Shift+C: for the desktop's own programs.
+    pub async fn copy_across(&self) -> crate::Result<()> {
+        Ok(self.compositor.crossing("copy_across").await?)
+    }
+
+    /// As if the user had pressed Ctrl+Shift+V.
+    pub async fn paste_across(&self) -> crate::Result<()> {
+        Ok(self.compositor.crossing("paste_across").await?)
+    }
+
+    /// The compositor asks whether the user may paste; it waits a few seconds for the answer.
+    pub(crate) fn paste_asked(self: Arc<Self>, event: &WindowEvent) {
+        let name = |name: &Option<String>| name.clone().unwrap_or_default();
+        let (source, target) = (name(&event.source), name(&event.target));
+        let (Some(id), kind, bytes) = (event.id, event.kind.clone(), event.bytes) else {
+            return tracing::warn!("the compositor asks about a paste without a number");
+        };
+        tokio::spawn(async move {
+            let manager = self.clone();
+            let (from, to) = (source.clone(), target.clone());
+            let decided =
+                tokio::task::spawn_blocking(move || manager.decide_paste(&from, &to)).await;
+            let answer = match decided {
+                Ok(Ok(rule)) => {
+                    tracing::info!(source, target, kind, bytes, %rule, "pasting is allowed");
+                    Ok(())
+                }
+                Ok(Err(why)) => {
+                    tracing::warn!(source, target, kind, bytes, %why, "pasting is denied");
+                    Err(why.to_string())
+                }
+                Err(error) => {
+                    tracing::error!(source, target, %error, "pasting is denied");
+                    Err("the manager failed to decide".to_owned())
+                }
+            };
+            if let Err(error) = self.compositor.answer_paste(id, answer).await {
+                tracing::warn!(source, target, %error, "the decision came to nothing");
+            }
+        });
+    }
+
+    fn decide_paste(&self, source: &str, target: &str) -> Result<Place, NotPasted> {
+        let (policy, snapshot) = (rules::policy(self)?, rules::snapshot(self)?);
+        decide(&policy, &snapshot, source, target)
+    }
+}
+
+/// The rule that allows it.
+fn decide(
+    policy: &Policy,
+    snapshot: &Snapshot,
+    source: &str,
+    target: &str,
+) -> Result<Place, NotPasted> {
+    let name = |name: &str| Name::parse(name.as_bytes()).map_err(|_| NotPasted::Name);
+    let wanted = Destination::Domain(name(target)?);
+    let call = Call::parse(name(source)?, SERVICE, target.as_bytes());
+    let call = call.map_err(|_| NotPasted::Name)?;
+    let allow = match policy.evaluate(&call, snapshot) {
+        Verdict::Allow(allow) => allow,
+        Verdict::Ask(ask) => ask.choose(&wanted)?,
+        Verdict::Deny(deny) => return Err(deny.into()),
+    };
+    if allow.target != wanted {
+        // The user pasted into this window and no other.
+        return Err(NotPasted::Elsewhere(allow.rule));
+    }
+    Ok(allow.rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_policy::{Domain, Folder, Kind};
+
+    use super::*;
+
+    fn decided(rules: &str, source: &str, target: &str) -> String {
+        let domains = ["work", "personal", "vault"].map(|name| Domain {
+            running: name != "vault",
+            ..Domain::new(name.parse().unwrap(), Kind::App)
+        });
+        let snapshot = Snapshot::new(domains).unwrap();
+        let user = Folder::in_memory([("30-user.policy", rules)]);
+        let policy = Policy::load(&[user, Folder::built_in()]).unwrap();
+        match decide(&policy, &snapshot, source, target) {
+            Ok(rule) => format!("by {rule}"),
+            Err(why) => why.to_string(),
+        }
+    }
+
+    #[test]
+    fn the_keys_answer_the_question_of_the_default_policy() {
+        let rule = decided("", "work", "personal");
+        assert!(rule.starts_with("by 90-default.policy:"), "{rule}");
+    }
+
+    #[test]
+    fn a_rule_of_the_user_decides() {
+        let deny = "qubes.ClipboardPaste * @anyvm personal deny";
+        assert_eq!(
+            decided(deny, "work", "personal"),
+            "the rule 30-user.policy:1 denies it"
+        );
+        assert!(decided(deny, "personal", "work").starts_with("by 90-default"));
+        let allow = "qubes.ClipboardPaste * work personal allow";
+        assert_eq!(decided(allow, "work", "personal"), "by 30-user.policy:1");
+        // Asked for one target only: the keys choose no other.
+        let other = "qubes.ClipboardPaste * work @anyvm ask target=vault";
+        assert_eq!(
+            decided(other, "work", "personal"),
+            "the rule 30-user.policy:1 does not offer it"
+        );
+        let other = "qubes.ClipboardPaste * work @anyvm allow target=vault";
+        let said = decided(other, "work", "personal");
+        assert_eq!(said, "the rule 30-user.policy:1 sends it elsewhere");
+        let running = "qubes.ClipboardPaste * work vault allow autostart=no";
+        assert!(decided(running, "work", "vault").contains("would have to be started"));
+    }
+
+    #[test]
+    fn who_does_not_exist_neither_gives_nor_takes() {
+        assert!(decided("", "disp0001", "work").contains("does not exist"));
+        assert!(decided("", "work", "disp0001").ends_with("does not offer it"));
+        assert_eq!(decided("", "work", "dom0"), "no rule allows it");
+        assert_eq!(
+            decided("", "work", "@dispvm"),
+            "the name of a domain is malformed"
+        );
+        assert_eq!(decided("", "", "work"), "the name of a domain is malformed");
+        assert_ne!(decided("", "work", "work"), "by 90-default.policy:24");
+    }
+}

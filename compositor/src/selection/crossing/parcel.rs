@@ -1,0 +1,192 @@
+//! What crosses: one thing of one kind, checked, held in memory, overwritten when it goes.
+
+use super::png;
+
+/// What one domain may give another. Everything else stays at home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// UTF-8.
+    Text,
+    /// A PNG picture.
+    Image,
+}
+
+/// The types of data that cross, the best first. A source that offers text and a picture gives the
+/// text.
+const TYPES: [(&str, Kind); 4] = [
+    ("text/plain;charset=utf-8", Kind::Text),
+    ("text/plain", Kind::Text),
+    ("UTF8_STRING", Kind::Text),
+    ("image/png", Kind::Image),
+];
+
+impl Kind {
+    /// As the manager is told.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Image => "image",
+        }
+    }
+
+    /// The types under which it is offered to the domain that it came to.
+    pub fn types(self) -> impl Iterator<Item = &'static str> {
+        TYPES
+            .into_iter()
+            .filter(move |(_, kind)| *kind == self)
+            .map(|(name, _)| name)
+    }
+}
+
+/// The best type among those that a source offers.
+pub(crate) fn choose(untrusted_types: &[String]) -> Option<(&'static str, Kind)> {
+    TYPES
+        .into_iter()
+        .find(|(name, _)| untrusted_types.iter().any(|offered| offered == name))
+}
+
+/// Why data is not what it should be.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    #[error("it is empty")]
+    Empty,
+    #[error("it is not UTF-8 text")]
+    Text,
+    #[error("it is no PNG picture that may cross: {0}")]
+    Image(#[from] png::Wrong),
+}
+
+/// Data that was checked.
+pub(crate) struct Parcel {
+    kind: Kind,
+    bytes: Vec<u8>,
+}
+
+impl Parcel {
+    /// Checks what a domain gave.
+    pub fn check(kind: Kind, untrusted_bytes: Vec<u8>) -> Result<Self, Unfit> {
+        // Made first, so that what is refused is overwritten as well.
+        let parcel = Self {
+            kind,
+            bytes: untrusted_bytes,
+        };
+        if parcel.bytes.is_empty() {
+            return Err(Unfit::Empty);
+        }
+        match kind {
+            Kind::Text => {
+                std::str::from_utf8(&parcel.bytes).map_err(|_| Unfit::Text)?;
+            }
+            Kind::Image => image_may_cross(&parcel.bytes)?,
+        }
+        Ok(parcel)
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// For people: `1.2 KiB of text`, `an image of 20.0 KiB`.
+    pub fn shown(&self) -> String {
+        let size = shown_size(self.bytes.len());
+        match self.kind {
+            Kind::Text => format!("{size} of text"),
+            Kind::Image => format!("an image of {size}"),
+        }
+    }
+}
+
+/// The place where a picture passes from one domain to another. It is to be decoded and encoded
+/// anew in a disposable here, so that no byte of the source's reaches the target's decoder. That
+/// needs calls between domains; until then only the outer shape is checked, and nothing is decoded
+/// on the host.
+fn image_may_cross(untrusted_bytes: &[u8]) -> Result<(), png::Wrong> {
+    png::check(untrusted_bytes)
+}
+
+impl std::fmt::Debug for Parcel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Never the content: logs are kept.
+        f.debug_struct("Parcel")
+            .field("kind", &self.kind)
+            .field("bytes", &self.bytes.len())
+            .finish()
+    }
+}
+
+impl Drop for Parcel {
+    fn drop(&mut self) {
+        self.bytes.fill(0);
+        // Nobody reads it again, and it has to be written all the same.
+        std::hint::black_box(&self.bytes);
+    }
+}
+
+/// `17 bytes`, `1.2 KiB`, `16.0 MiB`.
+pub(crate) fn shown_size(bytes: usize) -> String {
+    const KIB: usize = 1024;
+    let tenths = |unit: usize| {
+        let whole = bytes / unit;
+        format!("{whole}.{}", bytes % unit * 10 / unit)
+    };
+    match bytes {
+        1 => "1 byte".into(),
+        0..KIB => format!("{bytes} bytes"),
+        KIB..0x10_0000 => format!("{} KiB", tenths(KIB)),
+        _ => format!("{} MiB", tenths(KIB * KIB)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_known_types_cross_and_the_best_is_taken() {
+        let types = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let best = |names: &[&str]| choose(&types(names)).map(|(name, _)| name);
+        assert_eq!(
+            best(&["text/html", "image/png", "UTF8_STRING"]),
+            Some("UTF8_STRING")
+        );
+        assert_eq!(best(&["image/png", "image/jpeg"]), Some("image/png"));
+        assert_eq!(
+            best(&["UTF8_STRING", "text/plain", "text/plain;charset=utf-8"]),
+            Some("text/plain;charset=utf-8")
+        );
+        assert_eq!(
+            best(&["text/html", "text/uri-list", "TEXT/PLAIN", "image/svg+xml"]),
+            None
+        );
+        assert_eq!(best(&[]), None);
+        assert_eq!(Kind::Image.types().collect::<Vec<_>>(), ["image/png"]);
+    }
+
+    #[test]
+    fn text_is_utf_8_and_something() {
+        let text =
+            |bytes: &[u8]| Parcel::check(Kind::Text, bytes.to_vec()).map(|p| p.bytes.clone());
+        assert_eq!(text("grün\n".as_bytes()).unwrap(), "grün\n".as_bytes());
+        assert_eq!(text(b"a\xff"), Err(Unfit::Text));
+        assert_eq!(text(b"\xc3"), Err(Unfit::Text));
+        assert_eq!(text(b""), Err(Unfit::Empty));
+    }
+
+    #[test]
+    fn sizes_are_readable() {
+        for (bytes, shown) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (1023, "1023 bytes"),
+            (1024, "1.0 KiB"),
+            (1229, "1.2 KiB"),
+            (16 << 20, "16.0 MiB"),
+        ] {
+            assert_eq!(shown_size(bytes), shown);
+        }
+    }
+}

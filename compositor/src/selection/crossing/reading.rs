@@ -1,0 +1,229 @@
+//! Reads what a domain has copied, through a pipe, when and while something is in it.
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Instant,
+};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use smithay::reexports::{
+    calloop::{
+        Interest, LoopHandle, Mode, PostAction, RegistrationToken,
+        generic::Generic,
+        timer::{TimeoutAction, Timer},
+    },
+    wayland_server::{Resource, protocol::wl_data_source::WlDataSource},
+};
+
+use super::{Held, Parcel, Party, Stage, parcel};
+use crate::{selection::protocol::SourceData, state::State};
+
+/// Bytes that are read in one go.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Goes before others have their turn: a domain that writes fast must not stop the desktop.
+const CHUNKS_PER_TURN: usize = 8;
+
+/// A copy that goes on.
+#[derive(Debug)]
+pub(super) struct Reading {
+    id: u64,
+    from: Party,
+    kind: parcel::Kind,
+    untrusted_bytes: Vec<u8>,
+    began: Instant,
+    /// When something last arrived.
+    arrived: Instant,
+    pipe: RegistrationToken,
+    timer: RegistrationToken,
+}
+
+impl Reading {
+    /// Closes the pipe. What arrived is overwritten as a parcel is.
+    pub(super) fn stop(self, events: &LoopHandle<'static, State>) {
+        events.remove(self.pipe);
+        events.remove(self.timer);
+        drop(Parcel::check(self.kind, self.untrusted_bytes));
+    }
+}
+
+/// How far one turn has come.
+enum Turn {
+    /// More may follow.
+    More,
+    /// The source closed its end.
+    End,
+    /// More than the limit.
+    TooMuch,
+    Failed(std::io::Error),
+}
+
+fn take_turn(mut pipe: &File, untrusted_bytes: &mut Vec<u8>, limit: usize) -> Turn {
+    for _ in 0..CHUNKS_PER_TURN {
+        // One byte more than the limit shows that there is too much.
+        let room = limit
+            .saturating_sub(untrusted_bytes.len())
+            .saturating_add(1);
+        let mut chunk = [0; CHUNK_BYTES];
+        let Some(chunk) = chunk.get_mut(..room.min(CHUNK_BYTES)) else {
+            return Turn::TooMuch;
+        };
+        match pipe.read(chunk) {
+            Ok(0) => return Turn::End,
+            Ok(count) => untrusted_bytes.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Turn::More,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Turn::Failed(error),
+        }
+        if untrusted_bytes.len() > limit {
+            return Turn::TooMuch;
+        }
+    }
+    Turn::More
+}
+
+impl State {
+    /// Asks a source for the best of its types.
+    pub(super) fn read_from(&mut self, from: Party, source: &WlDataSource) {
+        let types = source.data::<SourceData>().map(|data| data.types.list());
+        let Some((mime, kind)) = parcel::choose(&types.unwrap_or_default()) else {
+            let name = from.span();
+            let what = " has copied neither text nor a PNG picture";
+            return self.say(["not copied: ".into(), name, what.into()]);
+        };
+        match self.start_reading(from, kind) {
+            Ok(write) => source.send(mime.to_owned(), write.as_fd()),
+            Err(error) => {
+                tracing::error!(%error, "nothing can be read");
+                self.say([format!("not copied: {error}").into()]);
+            }
+        }
+    }
+
+    /// Begins to read and gives the end to write to.
+    fn start_reading(&mut self, from: Party, kind: parcel::Kind) -> std::io::Result<OwnedFd> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        // Our end only: the other one is the source's, which may expect to block.
+        rustix::io::ioctl_fionbio(&read, true)?;
+        let id = self.crossing().next_id();
+        let failed = |error: String| std::io::Error::other(error);
+        let source = Generic::new(File::from(read), Interest::READ, Mode::Level);
+        let pipe = self
+            .events
+            .insert_source(source, move |_, file, state: &mut Self| {
+                Ok(state.read_more(id, file))
+            })
+            .map_err(|error| failed(error.to_string()))?;
+        let stalled = self.crossing().limits.stalled;
+        let timer = self
+            .events
+            .insert_source(Timer::from_duration(stalled), move |_, (), state| {
+                state.read_deadline(id)
+            });
+        let timer = match timer {
+            Ok(timer) => timer,
+            Err(error) => {
+                self.events.remove(pipe);
+                return Err(failed(error.to_string()));
+            }
+        };
+        let now = Instant::now();
+        self.crossing().stage = Stage::Reading(Reading {
+            id,
+            from,
+            kind,
+            untrusted_bytes: Vec::new(),
+            began: now,
+            arrived: now,
+            pipe,
+            timer,
+        });
+        Ok(write)
+    }
+
+    fn read_more(&mut self, id: u64, pipe: &File) -> PostAction {
+        let limits = self.crossing().limits;
+        let Stage::Reading(reading) = &mut self.crossing().stage else {
+            return PostAction::Remove;
+        };
+        if reading.id != id {
+            return PostAction::Remove;
+        }
+        let limit = limits.bytes_of(reading.kind);
+        let before = reading.untrusted_bytes.len();
+        let turn = take_turn(pipe, &mut reading.untrusted_bytes, limit);
+        if reading.untrusted_bytes.len() > before {
+            reading.arrived = Instant::now();
+        }
+        match turn {
+            Turn::More => return PostAction::Continue,
+            Turn::End => self.read_whole(),
+            Turn::TooMuch => {
+                let size = parcel::shown_size(limit);
+                self.read_in_vain(&format!(" offers more than {size}"));
+            }
+            Turn::Failed(error) => {
+                tracing::warn!(%error, "a copy across domains");
+                self.read_in_vain(" could not be read");
+            }
+        }
+        // The pipe is removed already; the loop takes this as the same.
+        PostAction::Remove
+    }
+
+    fn read_whole(&mut self) {
+        let Stage::Reading(reading) = std::mem::take(&mut self.crossing().stage) else {
+            return;
+        };
+        self.events.remove(reading.timer);
+        let from = reading.from;
+        // A domain that ended has closed the pipe, too: what arrived may be half of it.
+        if self.domains.get(from.id).is_none() {
+            let name = from.span();
+            drop(Parcel::check(reading.kind, reading.untrusted_bytes));
+            return self.say(["not copied: ".into(), name, " has ended".into()]);
+        }
+        match Parcel::check(reading.kind, reading.untrusted_bytes) {
+            Ok(parcel) => self.copied(Held {
+                parcel: Arc::new(parcel),
+                from,
+            }),
+            Err(why) => {
+                tracing::warn!(domain = from.name, %why, "not copied across domains");
+                self.say([
+                    "not copied from ".into(),
+                    from.span(),
+                    format!(": {why}").into(),
+                ]);
+            }
+        }
+    }
+
+    /// Closes the pipe and keeps nothing.
+    fn read_in_vain(&mut self, why: &str) {
+        let Stage::Reading(reading) = std::mem::take(&mut self.crossing().stage) else {
+            return;
+        };
+        tracing::warn!(domain = reading.from.name, why, "not copied across domains");
+        let name = reading.from.span();
+        reading.stop(&self.events);
+        self.say(["not copied: ".into(), name, why.into()]);
+    }
+
+    fn read_deadline(&mut self, id: u64) -> TimeoutAction {
+        let limits = self.crossing().limits;
+        let reading = match &self.crossing().stage {
+            Stage::Reading(reading) if reading.id == id => reading,
+            _ => return TimeoutAction::Drop,
+        };
+        let now = Instant::now();
+        let deadline = (reading.arrived + limits.stalled).min(reading.began + limits.whole);
+        if now < deadline {
+            return TimeoutAction::ToInstant(deadline);
+        }
+        self.read_in_vain(" does not give what it has copied");
+        TimeoutAction::Drop
+    }
+}
