@@ -508,6 +508,10 @@ fn a_question_is_answered_on_purpose_only() {
     };
     let open = || desktop.cli(&["ask", "list"]).contains("report.pdf");
 
+    // A tap on Super before that reaches nobody.
+    desktop.wait("the manager", || {
+        desktop.log().contains("connected to the compositor")
+    });
     desktop.open_menu();
     let mut copying = copy();
     desktop.wait("the question", || desktop.shows(ASK));
