@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use bulkhead_policy::{Call, Deny, Destination, Name, Place, Policy, Reason, Snapshot, Verdict};
+use bulkhead_policy::{Call, Deny, Destination, IntendedTarget, Name, Place, Reason, Verdict};
 
 use crate::compositor::WindowEvent;
 use crate::manager::Manager;
+use crate::rpc::log::Record;
 use crate::rules::{self, RulesError};
 
 /// The service that stands for it in a policy, as in Qubes.
@@ -29,6 +30,8 @@ enum NotPasted {
     Reason(Reason),
     #[error("the rule {0} sends it elsewhere")]
     Elsewhere(Place),
+    #[error("the manager failed to decide")]
+    Failed,
 }
 
 impl From<Deny> for NotPasted {
@@ -60,62 +63,78 @@ impl Manager {
             return tracing::warn!("the compositor asks about a paste without a number");
         };
         tokio::spawn(async move {
-            let manager = self.clone();
-            let (from, to) = (source.clone(), target.clone());
-            let decided =
-                tokio::task::spawn_blocking(move || manager.decide_paste(&from, &to)).await;
-            let answer = match decided {
-                Ok(Ok(rule)) => {
-                    tracing::info!(source, target, kind, bytes, %rule, "pasting is allowed");
-                    Ok(())
-                }
-                Ok(Err(why)) => {
-                    tracing::warn!(source, target, kind, bytes, %why, "pasting is denied");
-                    Err(why.to_string())
-                }
-                Err(error) => {
-                    tracing::error!(source, target, %error, "pasting is denied");
-                    Err("the manager failed to decide".to_owned())
+            let call = match call(&source, &target) {
+                Ok(call) => call,
+                Err(why) => {
+                    tracing::error!(source, target, %why, "the compositor asks about a paste");
+                    return self.answer_paste(id, Err(why.to_string())).await;
                 }
             };
-            if let Err(error) = self.compositor.answer_paste(id, answer).await {
-                tracing::warn!(source, target, %error, "the decision came to nothing");
+            let (manager, asked) = (self.clone(), call.clone());
+            let decide =
+                move || -> Result<Verdict, RulesError> { rules::evaluate(&manager, &asked) };
+            let mut record = Record::new(&call);
+            let decided = match tokio::task::spawn_blocking(decide).await {
+                Ok(Ok(verdict)) => decide_paste(&call, verdict, &mut record),
+                Ok(Err(why)) => Err(why.into()),
+                Err(_) => Err(NotPasted::Failed),
+            };
+            match &decided {
+                Ok(rule) => {
+                    tracing::info!(source, target, kind, bytes, %rule, "pasting is allowed");
+                    record.pasted(bytes);
+                }
+                Err(why) => {
+                    tracing::warn!(source, target, kind, bytes, %why, "pasting is denied");
+                    record.ended(&why.to_string());
+                }
             }
+            self.calls.log.append(&record);
+            let answer = decided.map(drop).map_err(|why| why.to_string());
+            self.answer_paste(id, answer).await;
         });
     }
 
-    fn decide_paste(&self, source: &str, target: &str) -> Result<Place, NotPasted> {
-        let (policy, snapshot) = (rules::policy(self)?, rules::snapshot(self)?);
-        decide(&policy, &snapshot, source, target)
+    async fn answer_paste(&self, id: u64, answer: Result<(), String>) {
+        if let Err(error) = self.compositor.answer_paste(id, answer).await {
+            tracing::warn!(id, %error, "the decision about a paste came to nothing");
+        }
     }
 }
 
-/// The rule that allows it.
-fn decide(
-    policy: &Policy,
-    snapshot: &Snapshot,
-    source: &str,
-    target: &str,
-) -> Result<Place, NotPasted> {
+fn call(source: &str, target: &str) -> Result<Call, NotPasted> {
     let name = |name: &str| Name::parse(name.as_bytes()).map_err(|_| NotPasted::Name);
-    let wanted = Destination::Domain(name(target)?);
-    let call = Call::parse(name(source)?, SERVICE, target.as_bytes());
-    let call = call.map_err(|_| NotPasted::Name)?;
-    let allow = match policy.evaluate(&call, snapshot) {
+    name(target)?;
+    Call::parse(name(source)?, SERVICE, target.as_bytes()).map_err(|_| NotPasted::Name)
+}
+
+/// The rule that allows it.
+fn decide_paste(call: &Call, verdict: Verdict, record: &mut Record) -> Result<Place, NotPasted> {
+    // A window is a domain's; the host has none that pastes.
+    let IntendedTarget::Domain(target) = &call.target else {
+        return Err(NotPasted::Name);
+    };
+    let wanted = Destination::Domain(target.clone());
+    let denied = |deny: Deny, record: &mut Record| {
+        record.denied(&deny);
+        NotPasted::from(deny)
+    };
+    let allow = match verdict {
         Verdict::Allow(allow) => allow,
-        Verdict::Ask(ask) => ask.choose(&wanted)?,
-        Verdict::Deny(deny) => return Err(deny.into()),
+        Verdict::Ask(ask) => ask.choose(&wanted).map_err(|deny| denied(deny, record))?,
+        Verdict::Deny(deny) => return Err(denied(deny, record)),
     };
     if allow.target != wanted {
         // The user pasted into this window and no other.
         return Err(NotPasted::Elsewhere(allow.rule));
     }
+    record.allowed(&allow);
     Ok(allow.rule)
 }
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_policy::{Domain, Folder, Kind};
+    use bulkhead_policy::{Domain, Folder, Kind, Policy, Snapshot};
 
     use super::*;
 
@@ -127,7 +146,11 @@ mod tests {
         let snapshot = Snapshot::new(domains).unwrap();
         let user = Folder::in_memory([("30-user.policy", rules)]);
         let policy = Policy::load(&[user, Folder::built_in()]).unwrap();
-        match decide(&policy, &snapshot, source, target) {
+        let decided = call(source, target).and_then(|call| {
+            let mut record = Record::new(&call);
+            decide_paste(&call, policy.evaluate(&call, &snapshot), &mut record)
+        });
+        match decided {
             Ok(rule) => format!("by {rule}"),
             Err(why) => why.to_string(),
         }
@@ -166,7 +189,10 @@ mod tests {
     fn who_does_not_exist_neither_gives_nor_takes() {
         assert!(decided("", "disp0001", "work").contains("does not exist"));
         assert!(decided("", "work", "disp0001").ends_with("does not offer it"));
-        assert_eq!(decided("", "work", "dom0"), "no rule allows it");
+        assert_eq!(
+            decided("", "work", "dom0"),
+            "the name of a domain is malformed"
+        );
         assert_eq!(
             decided("", "work", "@dispvm"),
             "the name of a domain is malformed"

@@ -60,7 +60,7 @@ pub struct Record {
 
 impl Record {
     /// Of a call that has just come.
-    pub(super) fn new(call: &Call) -> Self {
+    pub(crate) fn new(call: &Call) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let argument = call.argument.as_str();
         let plus = if argument.is_empty() { "" } else { "+" };
@@ -113,7 +113,7 @@ impl Record {
         self.announced_bytes
     }
 
-    pub(super) fn allowed(&mut self, allow: &Allow) {
+    pub(crate) fn allowed(&mut self, allow: &Allow) {
         self.notify |= allow.notify;
         self.target = allow.target.to_string();
         self.rule = allow.rule.to_string();
@@ -121,7 +121,7 @@ impl Record {
         self.verdict = "failed".to_owned();
     }
 
-    pub(super) fn denied(&mut self, deny: &Deny) {
+    pub(crate) fn denied(&mut self, deny: &Deny) {
         self.notify |= deny.notify;
         self.detail = deny.reason.to_string();
         self.rule = deny
@@ -131,7 +131,7 @@ impl Record {
             .unwrap_or_default();
     }
 
-    pub(super) fn ended(&mut self, detail: &str) {
+    pub(crate) fn ended(&mut self, detail: &str) {
         detail.clone_into(&mut self.detail);
     }
 
@@ -146,6 +146,12 @@ impl Record {
         if carried.exit == Some(ExitReason::Code(0)) {
             "allowed".clone_into(&mut self.verdict);
         }
+    }
+
+    /// The user has pasted so much.
+    pub(crate) fn pasted(&mut self, bytes: u64) {
+        (self.sent_bytes, self.received_bytes) = (bytes, bytes);
+        "allowed".clone_into(&mut self.verdict);
     }
 
     /// One line for the user.

@@ -183,7 +183,17 @@ impl Crossing<'_> {
             types.trim() == "image/png",
             "a denied paste changed the target's clipboard: {types}"
         );
-        self.sees_nothing("watcher")
+        self.sees_nothing("watcher")?;
+        let log = self.context.host_ok(&["bulkhead", "transfers"])?;
+        let pastes = |end: &str| {
+            let wanted = |line: &&str| line.contains("qubes.ClipboardPaste") && line.contains(end);
+            log.lines().filter(wanted).count()
+        };
+        check!(
+            pastes("") >= 3 && pastes("30-user.policy:1") >= 1,
+            "the log of what crossed lacks the pastes: {log}"
+        );
+        Ok(())
     }
 }
 
