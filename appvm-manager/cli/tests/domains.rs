@@ -342,6 +342,15 @@ kind = \"named-disposable\"
     let error = machine.fails(1, &["apply", "--yes", "--prune", &path]);
     assert!(error.contains("`work` is running"), "{error}");
 
+    machine.ok(&["stop", "work"]);
+    fs::write(&file, "name = \"bank\"\n").unwrap();
+    let error = machine.fails(1, &["apply", "--yes", "--prune", &path]);
+    assert!(
+        error.contains("`web` would be removed, but it is the default_disposable of `bank`"),
+        "{error}"
+    );
+    machine.ok(&["info", "work"]);
+
     // What cannot be done is said before anything is.
     for (text, expected) in [
         (

@@ -59,8 +59,8 @@ pub enum Error {
         remedy: String,
     },
     #[error(
-        "{dir}: the disk is full: {free_mib} MiB are free, a new domain needs {needed_mib}; \
-         remove files or domains", dir = .dir.display()
+        "{dir}: the disk is full: {free_mib} MiB are free, {needed_mib} are needed; remove files or \
+         domains", dir = .dir.display()
     )]
     Space {
         dir: PathBuf,

@@ -124,7 +124,8 @@ impl Manager {
             steps.push(self.step(domain, &names)?);
         }
         if prune {
-            steps.extend(self.superfluous(&names)?);
+            let removals = self.superfluous(&names, &steps)?;
+            steps.extend(removals);
         }
         Ok(Plan { steps })
     }
@@ -159,7 +160,7 @@ impl Manager {
         })
     }
 
-    fn superfluous(&self, wanted: &[DomainName]) -> Result<Vec<Step>> {
+    fn superfluous(&self, wanted: &[DomainName], kept: &[Step]) -> Result<Vec<Step>> {
         let mut steps = Vec::new();
         for name in self.store.names()? {
             if wanted.contains(&name) {
@@ -172,6 +173,14 @@ impl Manager {
             }
             if self.runs(&name) {
                 return Err(Error::StillRunning(name));
+            }
+            let uses = |step: &&Step| step.config.default_disposable.as_ref() == Some(&name);
+            if let Some(user) = kept.iter().find(uses) {
+                return Err(Error::Setting(format!(
+                    "domain `{name}` would be removed, but it is the default_disposable of `{}`; \
+                     describe it as well, or change that",
+                    user.config.name
+                )));
             }
             steps.push(Step {
                 action: Action::Remove,

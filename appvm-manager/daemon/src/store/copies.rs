@@ -19,11 +19,7 @@ impl Store {
         let home = self.home_file(old);
         // A home that was lost is made anew at the start, there as here.
         let has_home = !config.kind.forgets_home() && home.exists();
-        check_space(&self.data_dir(new), super::NEEDED_MIB).or_else(|error| match error {
-            // It does not exist yet.
-            Error::Io { .. } => check_space(&self.dirs.data, super::NEEDED_MIB),
-            error => Err(error),
-        })?;
+        check_space(&self.dirs.data, super::NEEDED_MIB)?;
         self.make(&claim, &text, |data| match has_home {
             true => copy::whole(&home, &data.join(HOME)),
             false if config.kind.forgets_home() => Ok(()),
