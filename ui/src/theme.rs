@@ -109,7 +109,10 @@ pub fn raised(_theme: &Theme, status: button::Status) -> button::Style {
     };
     button::Style {
         background: Some(Background::Color(background)),
-        text_color: TEXT,
+        text_color: match status {
+            button::Status::Disabled => DIM,
+            _ => TEXT,
+        },
         border: Border {
             color: LINE,
             width: 1.0,
