@@ -476,13 +476,20 @@ fn the_menu_is_quick_whatever_the_template_holds_and_idle_costs_nothing() {
             })
             .sum()
     };
-    let before: Vec<u64> = processes.iter().map(switches).collect();
-    thread::sleep(Duration::from_secs(4));
-    for (process, before) in processes.iter().zip(before) {
-        let woken = switches(process) - before;
-        // The clock's minute may begin meanwhile, which redraws the panel.
-        assert!(woken < 8, "{process:?} woke {woken} times in 4 s");
-    }
+    // The clock's minute may begin meanwhile, which redraws the panel; and other tests run beside it.
+    let mut woken = Vec::new();
+    let quiet = (0..3).any(|_| {
+        let before: Vec<u64> = processes.iter().map(switches).collect();
+        thread::sleep(Duration::from_secs(4));
+        let after = processes.iter().map(switches);
+        woken = after
+            .zip(before)
+            .map(|(after, before)| after - before)
+            .collect();
+        woken.iter().all(|count| *count < 8)
+    });
+    assert!(quiet, "{processes:?} woke {woken:?} times in 4 s");
+    eprintln!("wake-ups in 4 s: {woken:?}");
 }
 
 /// A question stands over everything, and is not answered by who was typing when it came.
