@@ -21,6 +21,10 @@ const GOOD: u32 = 8;
 const PACKAGES: [&str; 3] = ["qemu-system-x86", "qemu-system-common", "qemu-system-data"];
 /// Firmware that other packages bring. QEMU looks for it beside its own data.
 const FIRMWARE: [&str; 2] = ["/usr/share/seabios", "/usr/lib/ipxe/qemu"];
+/// Beside `bin`, where Debian's package has its modules.
+const MODULES: &str = "lib/x86_64-linux-gnu/qemu";
+/// A device that is in a module, and needs one more.
+const DEVICE: &str = "virtio-gpu-pci,help";
 /// In the cache.
 const FOLDER: &str = "emulator";
 
@@ -33,6 +37,19 @@ pub fn program(cache: &Path) -> PathBuf {
     } else {
         INSTALLED.into()
     }
+}
+
+/// A command that starts this emulator. A fetched one does not find its modules by itself.
+#[must_use]
+pub fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    if let Some(prefix) = program.parent().and_then(Path::parent) {
+        let modules = prefix.join(MODULES);
+        if modules.is_dir() {
+            command.env("QEMU_MODULE_DIR", modules);
+        }
+    }
+    command
 }
 
 /// The major version of a QEMU.
@@ -88,9 +105,9 @@ pub fn fetch(cache: &Path, mirror: &Mirror) -> Result<(), Error> {
             }
         }
     }
-    // A library that is missing shows here, and not in the middle of a test.
+    // What is missing shows here, and not in the middle of a test.
     run(
-        Command::new(tree.join("usr/bin").join(INSTALLED)).arg("--version"),
+        command(&tree.join("usr/bin").join(INSTALLED)).args(["-device", DEVICE]),
         "starting the newer emulator",
     )?;
     let folder = cache.join(FOLDER);

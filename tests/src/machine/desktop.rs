@@ -24,6 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bulkhead_image::emulator;
 use serde_json::json;
 
 use super::{
@@ -150,7 +151,7 @@ impl Desktop {
         let _ = fs::remove_file(&socket);
         let errors_path = folder.join("qemu.err");
         let errors = File::create(&errors_path).map_err(io("creating", &errors_path))?;
-        let mut command = Command::new(qemu::program());
+        let mut command = emulator::command(qemu::program());
         command
             .args(arguments(options, &serial, &socket)?)
             .stdin(Stdio::null())

@@ -37,7 +37,7 @@ pub(super) fn start(
 ) -> Result<Child, MachineError> {
     let errors_path = places.socket.with_extension("err");
     let errors = fs::File::create(&errors_path).map_err(io("creating", &errors_path))?;
-    let mut command = Command::new(program());
+    let mut command = emulator::command(program());
     command
         .args(arguments(options, accelerator, places))
         .stdin(Stdio::null())
