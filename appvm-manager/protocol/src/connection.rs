@@ -51,6 +51,11 @@ impl Connection {
         self.0.set_read_timeout(most)
     }
 
+    /// Nothing more is written.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        self.0.shutdown(Shutdown::Write)
+    }
+
     /// Ends both directions, for all handles.
     pub fn shutdown(&self) {
         let _ = self.0.shutdown(Shutdown::Both);

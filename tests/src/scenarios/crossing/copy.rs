@@ -34,6 +34,8 @@ fn run(context: &Context<'_>) -> Outcome {
     policy(context, "")?;
     asked(context)?;
     log(context)?;
+    policy(context, POLICY)?;
+    super::throughput::compare(context)?;
     context.host_ok(&["sh", "-c", "rm -r ~/.config/bulkhead/policy.d"])?;
     for domain in ["work", "personal"] {
         context.guest_ok(

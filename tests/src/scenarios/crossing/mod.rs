@@ -3,4 +3,7 @@
 pub(super) mod clipboard;
 pub(super) mod copy;
 pub(super) mod disposables;
+pub(super) mod flood;
+pub(super) mod power_cut;
+mod throughput;
 pub(super) mod volumes;

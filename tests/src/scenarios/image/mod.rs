@@ -11,17 +11,17 @@ pub(super) mod tampered;
 use crate::e2e::Failure;
 
 /// Shell words that run a command as the desktop user, with the session's bus.
-const AS_USER: &str = "runuser -u user -- env HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000 \
+pub(super) const AS_USER: &str = "runuser -u user -- env HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000 \
     DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus";
 
 /// A script that goes on with `rest` once the session's manager answers.
-fn in_session(rest: &str) -> String {
+pub(super) fn in_session(rest: &str) -> String {
     format!("until {AS_USER} bulkhead list > /dev/null 2>&1; do sleep 1; done\n{rest}")
 }
 
 /// What a test's script wrote, line by line, from a machine's serial line: the journal puts the
 /// sender before each line.
-fn script_lines(serial: &str) -> impl Iterator<Item = &str> {
+pub(super) fn script_lines(serial: &str) -> impl Iterator<Item = &str> {
     serial
         .lines()
         .filter_map(|line| line.split_once("test[")?.1.split_once("]: "))

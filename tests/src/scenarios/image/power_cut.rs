@@ -82,15 +82,15 @@ fn last(log: &str, word: &str) -> Option<u64> {
 }
 
 /// xorshift: any moment is as good as another, but none twice.
-struct Random(u64);
+pub(in crate::scenarios) struct Random(u64);
 
 impl Random {
-    fn new() -> Self {
+    pub(in crate::scenarios) fn new() -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Self(now.map_or(1, |now| now.as_nanos() as u64 | 1))
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(in crate::scenarios) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
