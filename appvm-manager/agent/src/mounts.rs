@@ -19,7 +19,12 @@ pub const BIN: &str = "/run/bulkhead/bin";
 /// One program of [`BUNDLED`] has several names.
 const CALLER: &str = "bulkhead-rpc";
 /// See [`CALLER`].
-const OTHER_NAMES: [&str; 3] = ["bulkhead-copy", "bulkhead-move", "bulkhead-open"];
+const OTHER_NAMES: [&str; 4] = [
+    "bulkhead-copy",
+    "bulkhead-move",
+    "bulkhead-notify",
+    "bulkhead-open",
+];
 
 /// One `mount(2)`.
 pub fn mount(

@@ -11,6 +11,7 @@ use bulkhead_protocol::{DomainName, ExecRequest, Label};
 use tokio::sync::oneshot;
 
 use crate::manager::Manager;
+use crate::rpc::quota::Place;
 use crate::session::{self, Handle, Stdio};
 use crate::{Error, Result};
 
@@ -126,6 +127,17 @@ impl Manager {
         app: &str,
         disposable: bool,
     ) -> Result<DomainName> {
+        self.launch_with(name, app, disposable, None).await
+    }
+
+    /// The same; `place` is held as long as the disposable exists.
+    pub(crate) async fn launch_with(
+        self: &Arc<Self>,
+        name: &DomainName,
+        app: &str,
+        disposable: bool,
+        place: Option<Place>,
+    ) -> Result<DomainName> {
         self.domain(name)?;
         let config = self.store.load(name)?;
         let missing = || Error::NoSuchApplication {
@@ -151,7 +163,7 @@ impl Manager {
         if config.kind.is_disposable() || !self.allows_disposable(&folder) {
             return Err(Error::NotDisposable(config.template.clone()));
         }
-        self.launch_disposable(&config, application.command.clone())
+        self.launch_disposable(&config, application.command.clone(), place)
             .await
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::{broadcast, oneshot};
 use crate::config::{DomainConfig, Kind};
 use crate::domain::Machine;
 use crate::manager::Manager;
+use crate::rpc::quota::Place;
 use crate::{Error, Result};
 
 /// How long a disposable may be without a window and without its command. Programs that hand over
@@ -33,11 +34,13 @@ impl Manager {
         }
     }
 
-    /// A new domain like `model`, with nothing in its home, in which `argv` runs.
+    /// A new domain like `model`, with nothing in its home, in which `argv` runs. `place` is held as
+    /// long as it exists.
     pub(crate) async fn launch_disposable(
         self: &Arc<Self>,
         model: &DomainConfig,
         argv: Vec<String>,
+        place: Option<Place>,
     ) -> Result<DomainName> {
         let config = DomainConfig {
             name: self.disposable_name()?,
@@ -48,7 +51,7 @@ impl Manager {
         let name = config.name;
         match self.run_detached(&name, argv).await {
             Ok(ended) => {
-                tokio::spawn(self.clone().remove_when_done(name.clone(), ended));
+                tokio::spawn(self.clone().remove_when_done(name.clone(), ended, place));
                 Ok(name)
             }
             Err(error) => {
@@ -63,6 +66,7 @@ impl Manager {
     pub(crate) async fn disposable_for_call(
         self: &Arc<Self>,
         model: &DomainName,
+        place: Place,
     ) -> Result<(Arc<Machine>, oneshot::Sender<()>)> {
         let config = DomainConfig {
             name: self.disposable_name()?,
@@ -74,7 +78,8 @@ impl Manager {
         match self.ensure_running(&name).await {
             Ok(machine) => {
                 let (sender, ended) = oneshot::channel();
-                tokio::spawn(self.clone().remove_when_done(name, ended));
+                let done = self.clone().remove_when_done(name, ended, Some(place));
+                tokio::spawn(done);
                 Ok((machine, sender))
             }
             Err(error) => {
@@ -95,7 +100,12 @@ impl Manager {
     }
 
     /// Waits until the last window is closed and the command has ended, or the machine has.
-    async fn remove_when_done(self: Arc<Self>, name: DomainName, ended: oneshot::Receiver<()>) {
+    async fn remove_when_done(
+        self: Arc<Self>,
+        name: DomainName,
+        ended: oneshot::Receiver<()>,
+        place: Option<Place>,
+    ) {
         let mut events = self.events();
         let mut ended = Some(ended);
         let mut idle_since = None;
@@ -130,6 +140,7 @@ impl Manager {
             }
         }
         self.dispose(&name).await;
+        drop(place);
     }
 
     /// Ends and removes it. Nothing in it is worth an orderly end.

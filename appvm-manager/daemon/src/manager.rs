@@ -145,6 +145,7 @@ impl Manager {
             calls: crate::rpc::Calls {
                 asks: crate::rpc::ask::Asks::default(),
                 log: crate::rpc::log::Log::new(dirs.transfers()),
+                quota: crate::rpc::quota::Quota::default(),
             },
             events: broadcast::Sender::new(256),
             cids: AtomicU32::new(3),

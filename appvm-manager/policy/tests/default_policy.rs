@@ -35,9 +35,9 @@ qubes.ClipboardPaste work -> personal  = ask dvm personal sys-tor vault @dispvm:
 qubes.ClipboardPaste work -> dom0      = deny NoRule
 
 case notifications go to the host and nowhere else
-qubes.Notifications work ->            = allow dom0 (27)
-qubes.Notifications work -> dom0       = allow dom0 (28)
-qubes.Notifications work -> personal   = deny NoRule
+bulkhead.Notify work ->            = allow dom0 (27)
+bulkhead.Notify work -> dom0       = allow dom0 (28)
+bulkhead.Notify work -> personal   = deny NoRule
 
 case time comes from the host, and not to domains that hide
 qubes.GetDate work -> dom0             = allow dom0 (34)

@@ -64,3 +64,16 @@ Examples:
   bulkhead-open https://example.org
   bulkhead-open --to personal report.pdf
 ";
+
+/// `bulkhead-notify --help`
+pub const NOTIFY: &str = "\
+Usage: bulkhead-notify [--] TEXT...
+
+Shows a line of text on the desktop, with this domain's name before it; at most 200
+characters of it are seen.
+
+Exit status: 0 it is shown; 125 the call broke; 126 the policy refused.
+
+Example:
+  bulkhead-notify the backup is done
+";

@@ -1,7 +1,7 @@
 //! The programs of a guest that call other domains, and that answer their calls.
 //!
 //! One executable under several names (see [`program`]): `bulkhead-rpc` calls any service;
-//! `bulkhead-copy`, `bulkhead-move` and `bulkhead-open` call the usual ones; and
+//! `bulkhead-copy`, `bulkhead-move`, `bulkhead-open` and `bulkhead-notify` call the usual ones; and
 //! `bulkhead-rpc --serve` is what the manager runs in the domain that is called.
 //!
 //! It trusts the guest that it runs in, as whose user it runs, and the manager, over the guest's

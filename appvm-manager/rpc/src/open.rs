@@ -14,6 +14,11 @@ pub const OPEN_URL: &str = "qubes.OpenURL";
 /// The service that opens a file.
 pub const OPEN_FILE: &str = "qubes.OpenInVM";
 
+/// The host's service that shows a text.
+pub const NOTIFY: &str = "bulkhead.Notify";
+/// The longest input of that kind; far less than a pipe holds.
+const MAX_LINE: usize = 8192;
+
 /// Opens it there. A file is copied; what is done to the copy does not come back.
 pub fn open(target: &str, what: &str) -> Result<(), Failure> {
     match url::check(what.as_bytes()) {
@@ -23,22 +28,41 @@ pub fn open(target: &str, what: &str) -> Result<(), Failure> {
 }
 
 fn open_url(target: &str, address: &str) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::new(1, error.to_string());
-    let (reader, writer) = std::io::pipe().map_err(failed)?;
-    // A pipe takes 64 KiB before anybody reads: far more than an address.
-    let mut file = File::from(std::os::fd::OwnedFd::from(writer));
-    writeln!(file, "{address}").map_err(failed)?;
-    drop(file);
-    let stdio = Stdio {
-        stdin: reader.into(),
-        stdout: nowhere().map_err(failed)?,
-        stderr: nowhere().map_err(failed)?,
-    };
-    match call(target, OPEN_URL, stdio)? {
+    match call_with_line(target, OPEN_URL, address)? {
         0 => Ok(()),
         status => Err(Failure::new(
             status,
             format!("the other domain could not open it (status {status})"),
         )),
     }
+}
+
+/// Shows a text on the host.
+pub fn notify(text: &str) -> Result<(), Failure> {
+    match call_with_line("@adminvm", NOTIFY, text)? {
+        0 => Ok(()),
+        status => Err(Failure::new(status, "the text is not shown")),
+    }
+}
+
+/// Calls with one line as the input: its status.
+fn call_with_line(target: &str, service: &str, line: &str) -> Result<u8, Failure> {
+    let failed = |error: std::io::Error| Failure::new(1, error.to_string());
+    if line.len() > MAX_LINE {
+        return Err(Failure::usage(format!(
+            "{} bytes are too many; at most {MAX_LINE} are allowed",
+            line.len()
+        )));
+    }
+    let (reader, writer) = std::io::pipe().map_err(failed)?;
+    // A pipe takes 64 KiB before anybody reads.
+    let mut file = File::from(std::os::fd::OwnedFd::from(writer));
+    writeln!(file, "{line}").map_err(failed)?;
+    drop(file);
+    let stdio = Stdio {
+        stdin: reader.into(),
+        stdout: nowhere().map_err(failed)?,
+        stderr: nowhere().map_err(failed)?,
+    };
+    call(target, service, stdio)
 }

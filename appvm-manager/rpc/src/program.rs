@@ -29,6 +29,9 @@ enum Task {
         to: String,
         what: String,
     },
+    Notify {
+        text: String,
+    },
 }
 
 /// Runs the program that `name` means, with its arguments: its exit status.
@@ -55,6 +58,7 @@ pub fn run(name: &OsStr, arguments: Vec<OsString>) -> Result<u8, Failure> {
             Ok(0)
         }
         Task::Open { to, what } => open::open(&to, &what).map(|()| 0),
+        Task::Notify { text } => open::notify(&text).map(|()| 0),
     }
 }
 
@@ -67,6 +71,7 @@ fn task(name: &OsStr, arguments: Vec<OsString>) -> Result<Task, Failure> {
         "bulkhead-copy" => copy_task(arguments, help::COPY, false),
         "bulkhead-move" => copy_task(arguments, help::MOVE, true),
         "bulkhead-open" => open_task(arguments),
+        "bulkhead-notify" => notify_task(arguments),
         _ => rpc_task(&arguments),
     }
 }
@@ -122,6 +127,19 @@ fn open_task(arguments: Vec<OsString>) -> Result<Task, Failure> {
                 .map_err(|_| Failure::usage("the name is no text"))?,
         }),
         Err(_) => Err(Failure::usage("name one file or address")),
+    }
+}
+
+fn notify_task(arguments: Vec<OsString>) -> Result<Task, Failure> {
+    match words(arguments)? {
+        None => Ok(Task::Help(help::NOTIFY)),
+        Some((None, words)) if !words.is_empty() => {
+            let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+            Ok(Task::Notify {
+                text: words.join(" "),
+            })
+        }
+        Some(_) => Err(Failure::usage("give the text")),
     }
 }
 
@@ -211,6 +229,8 @@ mod tests {
             "bulkhead-copy --to work",
             "bulkhead-copy -r a",
             "bulkhead-open a b",
+            "bulkhead-notify",
+            "bulkhead-notify --to work x",
             "bulkhead-rpc --serve ../x  work",
         ] {
             let failure = parsed(line).unwrap_err();

@@ -28,6 +28,8 @@ pub const GUEST_HAS_PANICKED: &str = "its guest restarted, as kernels do after a
 
 /// No single command of a scenario takes longer, even on a busy emulated machine.
 const COMMAND_LIMIT: Duration = Duration::from_secs(240);
+/// … at its full size.
+const LONG_COMMAND_LIMIT: Duration = Duration::from_secs(3600);
 
 /// What a command left behind.
 #[derive(Debug)]
@@ -352,7 +354,11 @@ impl<'a> Context<'a> {
             .exec(
                 &exec
                     .with_session(Vec::<String>::new())
-                    .timeout(COMMAND_LIMIT),
+                    .timeout(if self.long {
+                        LONG_COMMAND_LIMIT
+                    } else {
+                        COMMAND_LIMIT
+                    }),
             )
             .map_err(|error| Failure::new(error.to_string()))?;
         Ok(Output {

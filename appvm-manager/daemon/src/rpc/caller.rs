@@ -50,6 +50,8 @@ pub(super) struct Caller {
     decoder: Decoder,
     /// The input of the service, as far as it was looked at.
     input: Vec<u8>,
+    /// Nothing follows that input.
+    input_ended: bool,
     started: bool,
 }
 
@@ -77,6 +79,7 @@ impl Caller {
             held: Vec::new(),
             decoder: Decoder::default(),
             input: Vec::new(),
+            input_ended: false,
             started: false,
         };
         Ok((caller, request))
@@ -85,8 +88,7 @@ impl Caller {
     /// Lets the caller begin, and reads which files it wants to send. Its service does not run yet:
     /// what the caller sends meanwhile is held, at most one window.
     pub(super) async fn manifest(&mut self) -> Result<Manifest, CallerError> {
-        self.send(&Message::Started { pid: 0 }).await?;
-        self.started = true;
+        self.begin().await?;
         let read = async {
             loop {
                 match Manifest::read(self.input.as_slice()) {
@@ -100,6 +102,36 @@ impl Caller {
         tokio::time::timeout(REQUEST_TIMEOUT, read)
             .await
             .map_err(|_| CallerError::Slow)?
+    }
+
+    /// Lets the caller begin, and takes all of its input for a service of the host: at most so many
+    /// bytes.
+    pub(super) async fn whole_input(&mut self, most: usize) -> Result<Vec<u8>, CallerError> {
+        self.begin().await?;
+        let read = async {
+            while !self.input_ended {
+                if self.input.len() > most {
+                    return Err(CallerError::TooMuch);
+                }
+                self.more().await?;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(REQUEST_TIMEOUT, read)
+            .await
+            .map_err(|_| CallerError::Slow)??;
+        if self.input.len() > most {
+            return Err(CallerError::TooMuch);
+        }
+        Ok(std::mem::take(&mut self.input))
+    }
+
+    async fn begin(&mut self) -> Result<(), CallerError> {
+        if !self.started {
+            self.send(&Message::Started { pid: 0 }).await?;
+            self.started = true;
+        }
+        Ok(())
     }
 
     /// Ends when the caller is gone, or has earned it. Nothing is lost if it is dropped earlier.
@@ -142,7 +174,10 @@ impl Caller {
                         self.input.extend_from_slice(&bytes);
                     }
                 }
-                // A caller that has no more to send, or whose outputs are closed already.
+                Message::Eof {
+                    stream: Stream::Stdin,
+                } => self.input_ended = true,
+                // A caller whose outputs are closed already.
                 Message::Eof { .. } => {}
                 other => return Err(CallerError::Unexpected(other.name())),
             }
@@ -345,6 +380,25 @@ mod tests {
         let parts = caller.into_parts().unwrap();
         assert_eq!(parts.held, sent);
         assert!(parts.started);
+    }
+
+    #[tokio::test]
+    async fn input_for_the_host_is_taken_to_its_end_and_no_further() {
+        for (text, most, fits) in [("hello", 5, true), ("hello", 4, false)] {
+            let (mut guest, ours) = StdStream::pair().unwrap();
+            let eof = Message::Eof {
+                stream: Stream::Stdin,
+            };
+            let sent = [
+                call("@adminvm"),
+                data(text.as_bytes()),
+                eof.encode().unwrap(),
+            ];
+            guest.write_all(&sent.concat()).unwrap();
+            let (mut caller, _) = Caller::accept(ours).await.unwrap();
+            let input = caller.whole_input(most).await;
+            assert_eq!(input.ok(), fits.then(|| text.as_bytes().to_vec()));
+        }
     }
 
     #[tokio::test]

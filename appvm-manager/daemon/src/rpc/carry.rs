@@ -10,6 +10,7 @@ use bulkhead_protocol::{
 use tokio::sync::oneshot;
 
 use super::caller::{Caller, Parts, linger};
+use super::quota::Place;
 use super::relay::{Carried, relay};
 use super::{CarryError, host};
 use crate::domain::{Machine, State};
@@ -29,6 +30,12 @@ impl Manager {
         allow: &Allow,
         mut caller: Caller,
     ) -> Result<Carried, CarryError> {
+        if call.service.as_str() == host::START_APP {
+            return self.start_app(call, allow, caller).await;
+        }
+        if call.service.as_str() == host::NOTIFY && allow.target == Destination::Host {
+            return self.notify(call, caller).await;
+        }
         let machine = tokio::select! {
             machine = self.target(call, allow) => machine,
             // A caller that does not wait for the target's start does not want it.
@@ -76,6 +83,55 @@ impl Manager {
         }
     }
 
+    /// An application that the target's own menu has, as the user would launch it there.
+    async fn start_app(
+        self: &Arc<Self>,
+        call: &Call,
+        allow: &Allow,
+        caller: Caller,
+    ) -> Result<Carried, CarryError> {
+        let (name, disposable) = match &allow.target {
+            Destination::Domain(name) => (name, false),
+            Destination::NewDisposable { template } => (template, true),
+            Destination::Host => return Err(CarryError::NoHostService(call.service.to_string())),
+        };
+        let name: DomainName = name.as_str().parse().map_err(crate::Error::from)?;
+        let app = call.argument.as_str().trim_end_matches(".desktop");
+        let place = if disposable {
+            match self.place(call) {
+                Ok(place) => Some(place),
+                Err(error) => {
+                    caller.refuse(1, "it was not started").await;
+                    return Err(error);
+                }
+            }
+        } else {
+            None
+        };
+        match self.launch_with(&name, app, disposable, place).await {
+            Ok(_) => done(caller, 0),
+            Err(error) => {
+                caller.refuse(1, "it was not started").await;
+                Err(error.into())
+            }
+        }
+    }
+
+    fn place(&self, call: &Call) -> Result<Place, CarryError> {
+        let place = self.calls.quota.take(&call.source);
+        place.ok_or(CarryError::TooManyDisposables)
+    }
+
+    async fn notify(&self, call: &Call, mut caller: Caller) -> Result<Carried, CarryError> {
+        let untrusted_text = caller.whole_input(host::MAX_NOTIFICATION).await?;
+        let notice = host::notification(call.source.as_str(), &untrusted_text);
+        let carried = done(caller, untrusted_text.len())?;
+        Ok(Carried {
+            notice: Some(notice),
+            ..carried
+        })
+    }
+
     /// Where the call goes, running.
     async fn target(self: &Arc<Self>, call: &Call, allow: &Allow) -> Result<Target, CarryError> {
         match &allow.target {
@@ -99,7 +155,7 @@ impl Manager {
             }
             Destination::NewDisposable { template } => {
                 let model: DomainName = template.as_str().parse().map_err(crate::Error::from)?;
-                let (machine, ended) = self.disposable_for_call(&model).await?;
+                let (machine, ended) = self.disposable_for_call(&model, self.place(call)?).await?;
                 Ok(Target::Domain(machine, Some(ended)))
             }
         }
@@ -137,6 +193,19 @@ fn run(machine: &Machine, request: ExecRequest, parts: Parts) -> Result<Carried,
     }
 }
 
+/// The host has done what was wanted.
+fn done(caller: Caller, sent: usize) -> Result<Carried, CarryError> {
+    let parts = caller.into_parts()?;
+    // A thread, since whoever called may take its time.
+    std::thread::spawn(move || answer_from_host(parts, &[]));
+    Ok(Carried {
+        sent_bytes: sent as u64,
+        received_bytes: 0,
+        exit: Some(ExitReason::Code(0)),
+        notice: None,
+    })
+}
+
 /// The host's own services answer a few bytes and read nothing.
 fn answer_from_host(parts: Parts, answer: &[u8]) -> Result<Carried, CarryError> {
     let mut messages = Vec::new();
@@ -162,6 +231,7 @@ fn answer_from_host(parts: Parts, answer: &[u8]) -> Result<Carried, CarryError> 
         sent_bytes: 0,
         received_bytes: answer.len() as u64,
         exit: Some(ExitReason::Code(0)),
+        notice: None,
     })
 }
 

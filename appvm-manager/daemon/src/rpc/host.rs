@@ -1,4 +1,4 @@
-//! The few services that the host itself has. None reads what a guest sends.
+//! The few services that the host itself has.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,6 +6,21 @@ use bulkhead_policy::Call;
 
 /// A time that is a little wrong is wrong by at most so many seconds.
 const BLUR_S: u64 = 1800;
+
+/// The service that shows a guest's words to the user.
+pub(super) const NOTIFY: &str = "bulkhead.Notify";
+/// The service that starts an application of the target's menu.
+pub(super) const START_APP: &str = "qubes.StartApp";
+/// Bytes of a notification.
+pub(super) const MAX_NOTIFICATION: usize = 4096;
+/// Characters of it that are shown.
+const SHOWN: usize = 200;
+
+/// What is shown of a notification: whose words they are stands before them.
+pub(super) fn notification(source: &str, untrusted_text: &[u8]) -> String {
+    let text = crate::text::clean(&String::from_utf8_lossy(untrusted_text), SHOWN);
+    format!("{source} says: “{text}”")
+}
 
 /// What the host's service answers; `None` if it has no such service.
 pub(super) fn answer(call: &Call) -> Option<Vec<u8>> {
@@ -69,6 +84,14 @@ mod tests {
         assert_eq!(date(951_782_400 + 3661), "2000-02-29T01:01:01+00:00");
         assert_eq!(date(1_795_564_799), "2026-11-24T23:59:59+00:00");
         assert_eq!(date(4_107_542_400), "2100-03-01T00:00:00+00:00");
+    }
+
+    #[test]
+    fn a_notification_is_one_line_that_says_whose_it_is() {
+        let shown = notification("work", "a\n\u{202e}b\u{1b}[2J".as_bytes());
+        assert_eq!(shown, "work says: “a b [2J”");
+        assert!(notification("work", &[b'x'; 4096]).chars().count() < 230);
+        assert_eq!(notification("work", &[0xff]), "work says: “”");
     }
 
     #[test]

@@ -56,6 +56,9 @@ pub struct Record {
     /// The user is to be told.
     #[serde(skip)]
     pub(super) notify: bool,
+    /// What it is told, where that is not the usual line.
+    #[serde(skip)]
+    words: Option<String>,
 }
 
 impl Record {
@@ -80,6 +83,7 @@ impl Record {
             received_bytes: 0,
             left_out: 0,
             notify: false,
+            words: None,
         }
     }
 
@@ -138,6 +142,8 @@ impl Record {
     pub(super) fn carried(&mut self, carried: &Carried) {
         self.sent_bytes = carried.sent_bytes;
         self.received_bytes = carried.received_bytes;
+        self.notify |= carried.notice.is_some();
+        self.words.clone_from(&carried.notice);
         self.detail = match carried.exit {
             Some(ExitReason::Code(0)) => String::new(),
             Some(reason) => format!("the service ended with status {}", reason.shell_status()),
@@ -152,6 +158,11 @@ impl Record {
     pub(crate) fn pasted(&mut self, bytes: u64) {
         (self.sent_bytes, self.received_bytes) = (bytes, bytes);
         "allowed".clone_into(&mut self.verdict);
+    }
+
+    /// What the user is told now.
+    pub(super) fn told(&self) -> String {
+        self.words.clone().unwrap_or_else(|| self.notice())
     }
 
     /// One line for the user.

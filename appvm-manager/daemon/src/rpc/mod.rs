@@ -16,6 +16,7 @@ mod carry;
 mod decide;
 mod host;
 pub mod log;
+pub(crate) mod quota;
 mod relay;
 
 use std::os::unix::net::UnixStream as StdStream;
@@ -48,6 +49,7 @@ const REFUSAL: &str = "refused";
 pub(crate) struct Calls {
     pub(crate) asks: ask::Asks,
     pub(crate) log: log::Log,
+    pub(crate) quota: quota::Quota,
 }
 
 impl Manager {
@@ -128,7 +130,7 @@ impl Manager {
             self.calls.log.append(&record);
         }
         if record.notify && budget.notice(now) {
-            self.tell(crate::manager::Event::Call(record.notice()));
+            self.tell(crate::manager::Event::Call(record.told()));
         }
     }
 
@@ -153,6 +155,8 @@ enum CarryError {
     Manager(#[from] crate::Error),
     #[error(transparent)]
     Caller(#[from] CallerError),
+    #[error("too many disposables live that calls have made; close some")]
+    TooManyDisposables,
     #[error("the host has no service `{0}`")]
     NoHostService(String),
     #[error("the rule's user `{0}` does not exist in domains; use root, or none")]

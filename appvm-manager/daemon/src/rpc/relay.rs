@@ -29,6 +29,8 @@ pub struct Carried {
     pub received_bytes: u64,
     /// How the service ended; `None` where one side broke off.
     pub exit: Option<ExitReason>,
+    /// What the user is to be told besides.
+    pub notice: Option<String>,
 }
 
 /// Relays until the service has ended or a side breaks off. Blocks: call it on a thread of its own.
@@ -78,6 +80,7 @@ pub(super) fn relay(caller: Parts, service: UnixStream) -> io::Result<Carried> {
         sent_bytes: sent.into_inner(),
         received_bytes: received.into_inner(),
         exit,
+        notice: None,
     })
 }
 

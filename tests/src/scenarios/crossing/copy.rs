@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::check;
 use crate::e2e::context::{Background, Context};
+use crate::e2e::desktop::Desktop;
 use crate::e2e::{Failure, Outcome, Place, Scenario};
 
 pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
@@ -19,6 +20,7 @@ qubes.Filecopy  *  work      personal  allow
 qubes.Filecopy  *  personal  work      deny
 my.Upper        +x work      personal  allow
 my.Upper        *  work      personal  deny
+qubes.StartApp  +foot work   personal  allow
 ";
 
 fn run(context: &Context<'_>) -> Outcome {
@@ -154,6 +156,13 @@ fn services(context: &Context<'_>) -> Outcome {
         date.starts_with("20") && date.ends_with("+00:00\n"),
         "the time: {date}"
     );
+    context.guest_ok("work", &["bulkhead-notify", "the backup is", "done"])?;
+    context.guest_ok("work", &["bulkhead-rpc", "personal", "qubes.StartApp+foot"])?;
+    let desktop = Desktop::new(context);
+    desktop.wait_window("foot", Duration::from_secs(60), |window| {
+        window.domain == "personal"
+    })?;
+    context.guest_ok("personal", &["pkill", "foot"])?;
     // 10 MB through both relays, as many bytes back.
     let counted = context.guest_ok(
         "work",
