@@ -54,6 +54,9 @@ pub fn run() -> ! {
     stages.over("home");
     identify(line.name.as_deref());
     user::prepare();
+    if let Err(error) = crate::file_actions::offer() {
+        say(&format!("no actions for files: {error}"));
+    }
     if let Err(error) = network::loopback_up() {
         say(&format!("loopback: {error}"));
     }

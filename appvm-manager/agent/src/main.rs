@@ -12,6 +12,7 @@ mod cmdline;
 mod console;
 mod control;
 mod disks;
+mod file_actions;
 mod files;
 mod init;
 mod modules;

@@ -109,7 +109,10 @@ pub fn environment(as_root: bool) -> Vec<(String, String)> {
         ("LOGNAME", NAME),
         ("SHELL", "/bin/bash"),
         ("XDG_RUNTIME_DIR", RUNTIME),
-        ("XDG_DATA_DIRS", "/usr/local/share:/usr/share"),
+        (
+            "XDG_DATA_DIRS",
+            "/usr/local/share:/usr/share:/run/bulkhead/share",
+        ),
         ("XDG_SESSION_TYPE", "wayland"),
         ("WAYLAND_DISPLAY", "wayland-0"),
         ("DBUS_SESSION_BUS_ADDRESS", "unix:path=/run/user/1000/bus"),

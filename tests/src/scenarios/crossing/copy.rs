@@ -21,6 +21,7 @@ qubes.Filecopy  *  personal  work      deny
 my.Upper        +x work      personal  allow
 my.Upper        *  work      personal  deny
 qubes.StartApp  +foot work   personal  allow
+qubes.OpenInVM  *  work      personal  allow
 ";
 
 fn run(context: &Context<'_>) -> Outcome {
@@ -163,6 +164,7 @@ fn services(context: &Context<'_>) -> Outcome {
         window.domain == "personal"
     })?;
     context.guest_ok("personal", &["pkill", "foot"])?;
+    opened(context, &desktop)?;
     // 10 MB through both relays, as many bytes back.
     let counted = context.guest_ok(
         "work",
@@ -174,6 +176,32 @@ fn services(context: &Context<'_>) -> Outcome {
     )?;
     check!(counted.trim() == "10000007", "bytes: {counted}");
     Ok(())
+}
+
+/// A file opens in another domain by that one's own program, and by nobody's leave in a new disposable,
+/// which goes with its window.
+fn opened(context: &Context<'_>, desktop: &Desktop<'_>) -> Outcome {
+    let note = "echo hello > ~/sent/note.txt; bulkhead-open";
+    let there = format!("{note} --to personal ~/sent/note.txt");
+    context.guest_ok("work", &["sh", "-c", &there])?;
+    let patience = Duration::from_secs(90);
+    let titled = |window: &crate::e2e::desktop::Window| window.title.contains("note.txt");
+    desktop.wait_window("the note in personal", patience, |window| {
+        window.domain == "personal" && titled(window)
+    })?;
+    desktop.screenshot("opened-in-personal")?;
+    context.guest_ok("personal", &["pkill", "mousepad"])?;
+    let disposable = format!("{note} ~/sent/note.txt");
+    context.guest_ok("work", &["sh", "-c", &disposable])?;
+    let window = desktop.wait_window("the note in a disposable", patience, |window| {
+        window.domain.starts_with("disp") && titled(window)
+    })?;
+    desktop.screenshot("opened-in-a-disposable")?;
+    context.guest_ok(&window.domain, &["pkill", "mousepad"])?;
+    desktop.wait("the disposable's end", patience, || {
+        let list = context.host_ok(&["bulkhead", "list", "--json"])?;
+        Ok((!list.contains(&window.domain)).then_some(()))
+    })
 }
 
 fn denied(context: &Context<'_>) -> Outcome {
