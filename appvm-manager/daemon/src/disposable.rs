@@ -17,6 +17,9 @@ use crate::{Error, Result};
 /// How long a disposable may be without a window and without its command. Programs that hand over
 /// to a running one of theirs, or show a window after another, need a moment.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long one may take to show its first window, where it was made to show something: the command
+/// hands over to a program that is only starting when it ends.
+const FIRST_WINDOW: Duration = Duration::from_secs(30);
 /// Names that are tried.
 const NAMES: u32 = 10_000;
 
@@ -51,7 +54,10 @@ impl Manager {
         let name = config.name;
         match self.run_detached(&name, argv).await {
             Ok(ended) => {
-                tokio::spawn(self.clone().remove_when_done(name.clone(), ended, place));
+                tokio::spawn(
+                    self.clone()
+                        .remove_when_done(name.clone(), ended, false, place),
+                );
                 Ok(name)
             }
             Err(error) => {
@@ -62,10 +68,11 @@ impl Manager {
     }
 
     /// A new domain like `model`, running, with nothing in its home, for one call. It is removed
-    /// when the sender is dropped and its last window is closed.
+    /// when the sender is dropped and its last window is closed; `shows`: a window will come.
     pub(crate) async fn disposable_for_call(
         self: &Arc<Self>,
         model: &DomainName,
+        shows: bool,
         place: Place,
     ) -> Result<(Arc<Machine>, oneshot::Sender<()>)> {
         let config = DomainConfig {
@@ -78,7 +85,9 @@ impl Manager {
         match self.ensure_running(&name).await {
             Ok(machine) => {
                 let (sender, ended) = oneshot::channel();
-                let done = self.clone().remove_when_done(name, ended, Some(place));
+                let done = self
+                    .clone()
+                    .remove_when_done(name, ended, shows, Some(place));
                 tokio::spawn(done);
                 Ok((machine, sender))
             }
@@ -104,11 +113,14 @@ impl Manager {
         self: Arc<Self>,
         name: DomainName,
         ended: oneshot::Receiver<()>,
+        shows: bool,
         place: Option<Place>,
     ) {
         let mut events = self.events();
         let mut ended = Some(ended);
         let mut idle_since = None;
+        // The first window has not been seen yet.
+        let mut awaited = shows;
         loop {
             let running = self
                 .domain(&name)
@@ -116,7 +128,10 @@ impl Manager {
             if !running {
                 break;
             }
-            let idle = ended.is_none() && !self.locked_windows().has(&name);
+            let has_window = self.locked_windows().has(&name);
+            awaited &= !has_window;
+            let patience = if awaited { FIRST_WINDOW } else { PATIENCE };
+            let idle = ended.is_none() && !has_window;
             idle_since = match (idle, idle_since) {
                 (false, _) => None,
                 (true, None) => Some(tokio::time::Instant::now()),
@@ -124,7 +139,7 @@ impl Manager {
             };
             let out_of_patience = async {
                 match idle_since {
-                    Some(since) => tokio::time::sleep_until(since + PATIENCE).await,
+                    Some(since) => tokio::time::sleep_until(since + patience).await,
                     None => std::future::pending().await,
                 }
             };

@@ -155,11 +155,18 @@ impl Manager {
             }
             Destination::NewDisposable { template } => {
                 let model: DomainName = template.as_str().parse().map_err(crate::Error::from)?;
-                let (machine, ended) = self.disposable_for_call(&model, self.place(call)?).await?;
+                let (machine, ended) = self
+                    .disposable_for_call(&model, shows(call), self.place(call)?)
+                    .await?;
                 Ok(Target::Domain(machine, Some(ended)))
             }
         }
     }
+}
+
+/// Whether a window comes of it.
+fn shows(call: &Call) -> bool {
+    matches!(call.service.as_str(), "qubes.OpenInVM" | "qubes.OpenURL")
 }
 
 enum Target {
