@@ -27,7 +27,11 @@ pub struct E2e {
 
 impl E2e {
     pub fn run(self) -> TaskResult {
-        let chosen = runner::select(scenarios::all(), &self.patterns)?;
+        let mut known = scenarios::all();
+        if self.long || self.list || !self.patterns.is_empty() {
+            known.extend(scenarios::long_only());
+        }
+        let chosen = runner::select(known, &self.patterns)?;
         if self.list {
             for scenario in chosen {
                 println!("{:24} {}", scenario.name, scenario.about);

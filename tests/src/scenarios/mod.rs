@@ -16,7 +16,7 @@ mod window;
 
 use crate::e2e::Scenario;
 
-/// All scenarios, in the order they run.
+/// All scenarios but [`long_only`], in the order they run.
 pub fn all() -> Vec<Scenario> {
     vec![
         boot::SCENARIO,
@@ -41,11 +41,15 @@ pub fn all() -> Vec<Scenario> {
         image::host::SCENARIO,
         image::tampered::SCENARIO,
         image::power_cut::SCENARIO,
-        crossing::power_cut::SCENARIO,
         image::bad_disk::SMALL,
         image::bad_disk::DAMAGED,
         image::bad_disk::NO_SCREEN,
         image::bad_disk::UNPLUGGED,
         image::reproducible::SCENARIO,
     ]
+}
+
+/// Scenarios that take minutes even at their small size: they run by name, and with `--long`.
+pub fn long_only() -> Vec<Scenario> {
+    vec![crossing::power_cut::SCENARIO]
 }
