@@ -202,3 +202,29 @@ fn a_flood_slows_only_itself() {
         thread::sleep(Duration::from_millis(200));
     }
 }
+
+/// A caller that hangs up while the target starts must not leave it half started.
+#[test]
+fn a_start_goes_on_without_its_caller() {
+    let machine = two_domains();
+    // Its guest never says anything, so that its start fails after ten seconds.
+    machine.ok(&["create", "silent"]);
+    policy(&machine, "my.Service * work silent allow\n");
+    let state = || {
+        let info = machine.ok(&["info", "silent", "--json"]);
+        let info: Value = serde_json::from_str(&info).unwrap();
+        info["state"].as_str().unwrap_or_default().to_owned()
+    };
+    let wait = |wanted: &str| {
+        let end = Instant::now() + Duration::from_secs(30);
+        while state() != wanted {
+            assert!(Instant::now() < end, "it is {}, not {wanted}", state());
+            thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let mut caller = calling(&machine, "work", &["silent", "my.Service"]);
+    wait("starting");
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    wait("failed");
+}

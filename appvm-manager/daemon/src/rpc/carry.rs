@@ -36,9 +36,14 @@ impl Manager {
         if call.service.as_str() == host::NOTIFY && allow.target == Destination::Host {
             return self.notify(call, caller).await;
         }
+        // A task of its own: a caller that hangs up meanwhile must not leave a domain half started.
+        let starting = {
+            let (manager, call, allow) = (self.clone(), call.clone(), allow.clone());
+            tokio::spawn(async move { manager.target(&call, &allow).await })
+        };
         let machine = tokio::select! {
-            machine = self.target(call, allow) => machine,
-            // A caller that does not wait for the target's start does not want it.
+            machine = starting => machine.unwrap_or_else(|error| Err(io::Error::other(error).into())),
+            // A disposable that was made for it goes when nobody takes it.
             error = caller.gone() => return Err(error.into()),
         };
         let (machine, disposable) = match machine {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bulkhead_policy::{Allow, Ask, Call, Deny, Destination, Reason, Verdict};
+use bulkhead_policy::{Allow, Ask, Call, Deny, Destination, Verdict};
 
 use super::ask::{Answer, Question};
 use super::caller::{Caller, CallerError};
@@ -32,7 +32,7 @@ impl Manager {
         caller: &mut Caller,
         record: &mut Record,
     ) -> Result<Allow, Refused> {
-        let verdict = self.verdict(call, record)?;
+        let verdict = self.verdict(call, record).await?;
         let with_manifest = WITH_MANIFEST.contains(&call.service.as_str());
         if with_manifest && !matches!(verdict, Verdict::Deny(_)) {
             let manifest = caller.manifest().await?;
@@ -44,7 +44,7 @@ impl Manager {
             Verdict::Ask(ask) => {
                 let target = self.ask_user(call, &ask, caller, record).await?;
                 // Minutes may have passed: what was right then may be wrong now.
-                match self.verdict(call, record)? {
+                match self.verdict(call, record).await? {
                     Verdict::Allow(allow) if allow.target == target => Ok(allow),
                     Verdict::Ask(ask) => ask.choose(&target).map_err(|deny| denied(&deny, record)),
                     Verdict::Deny(deny) => Err(denied(&deny, record)),
@@ -57,14 +57,29 @@ impl Manager {
         }
     }
 
-    fn verdict(&self, call: &Call, record: &mut Record) -> Result<Verdict, Refused> {
+    async fn verdict(
+        self: &Arc<Self>,
+        call: &Call,
+        record: &mut Record,
+    ) -> Result<Verdict, Refused> {
         if NEVER_CALLED.contains(&call.service.as_str()) {
             record.ended("only the user's keys can do that");
             return Err(Refused::Denied);
         }
-        match rules::evaluate(self, call) {
-            Ok(verdict) => Ok(verdict),
+        // It reads the policy and every domain's file: a flood of calls must not keep the manager from
+        // everything else.
+        let evaluated = {
+            let (manager, call) = (self.clone(), call.clone());
+            tokio::task::spawn_blocking(move || rules::evaluate(&manager, &call)).await
+        };
+        match evaluated {
+            Ok(Ok(verdict)) => Ok(verdict),
             Err(error) => {
+                tracing::error!(%error, "a decision failed; the call is refused");
+                record.ended("the manager failed to decide");
+                Err(Refused::Denied)
+            }
+            Ok(Err(error)) => {
                 // Nothing is allowed by a policy that cannot be read.
                 tracing::error!(%error, "the policy; every call is refused");
                 record.ended(&error.to_string());
@@ -120,8 +135,5 @@ impl Manager {
 
 fn denied(deny: &Deny, record: &mut Record) -> Refused {
     record.denied(deny);
-    if let Reason::NoRule = deny.reason {
-        tracing::debug!("no rule for it");
-    }
     Refused::Denied
 }
