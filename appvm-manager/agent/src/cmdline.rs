@@ -5,6 +5,8 @@
 pub struct CommandLine {
     /// `bulkhead.name=`: the domain's name, which becomes the host name.
     pub name: Option<String>,
+    /// `bulkhead.root=own`: what is changed of the root is kept, on the volume with the home.
+    pub own_root: bool,
     /// `bulkhead.timings`: print each stage with its time.
     pub timings: bool,
 }
@@ -16,6 +18,7 @@ impl CommandLine {
         for word in text.split_whitespace() {
             match word.split_once('=') {
                 Some(("bulkhead.name", name)) => line.name = Some(name.to_owned()),
+                Some(("bulkhead.root", value)) => line.own_root = value == "own",
                 None if word == "bulkhead.timings" => line.timings = true,
                 Some(("bulkhead.timings", value)) => line.timings = value != "0",
                 _ => {}
@@ -31,12 +34,14 @@ mod tests {
 
     #[test]
     fn finds_its_words_among_others() {
-        let line =
-            CommandLine::parse("quiet bulkhead.name=work-2 console=ttyS0 bulkhead.timings\n");
+        let line = CommandLine::parse(
+            "quiet bulkhead.name=work-2 console=ttyS0 bulkhead.root=own bulkhead.timings\n",
+        );
         assert_eq!(
             line,
             CommandLine {
                 name: Some("work-2".into()),
+                own_root: true,
                 timings: true
             }
         );

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -17,6 +16,7 @@ use crate::control::{Asked, Link};
 use crate::reaper::Reaper;
 use crate::services::{self, Account, Service, Socket};
 use crate::session::{Context, Sockets};
+use crate::volume::{self, Tools};
 use crate::{disks, files, modules, mounts, network, power, server, template_services, user};
 use bulkhead_protocol::connection::{Connection, Listener};
 
@@ -47,10 +47,11 @@ pub fn run() -> ! {
     };
     stages.over("hello");
     feed_entropy();
-    enter_root();
+    let own_root = line.own_root.then(|| disks::by_serial("home")).flatten();
+    let home_mounted = enter_root(own_root.as_deref());
     stages.over("root");
     mounts::second();
-    mount_home();
+    mount_home(home_mounted);
     stages.over("home");
     identify(line.name.as_deref());
     user::prepare();
@@ -129,84 +130,31 @@ fn fatal(text: &str) -> ! {
     }
 }
 
-fn enter_root() {
+/// Whether the home came with it.
+fn enter_root(volume: Option<&Path>) -> bool {
     let Some(device) = disks::by_serial("root").or_else(disks::first) else {
-        return say("no root disk: staying in the initramfs");
+        say("no root disk: staying in the initramfs");
+        return false;
     };
     // The module files were read; in the initramfs they would only hold memory.
     modules::forget();
-    if let Err(error) = mounts::switch_root(&device) {
-        fatal(&format!("root {}: {error}", device.display()));
+    match mounts::switch_root(&device, volume) {
+        Ok(home_mounted) => home_mounted,
+        Err(error) => fatal(&format!("root {}: {error}", device.display())),
     }
 }
 
-/// Mounts `/home`, and makes its filesystem when the volume is new. The host never does that:
-/// it does not look into what belongs to a guest.
-fn mount_home() {
+/// Mounts `/home`, unless it came with the root, and lets it fill its volume.
+fn mount_home(mounted: bool) {
     let Some(device) = disks::by_serial("home") else {
         return;
     };
-    let name = device.to_string_lossy().into_owned();
-    if !disks::is_ext4(&device).unwrap_or(false) {
-        let made = tool(
-            "mkfs.ext4",
-            &[
-                "-q",
-                "-F",
-                "-m",
-                "0",
-                "-L",
-                "home",
-                "-E",
-                "nodiscard,lazy_itable_init=1",
-                &name,
-            ],
-        );
-        if !made {
-            return say("home: no filesystem could be made; nothing will persist");
-        }
-    }
-    let home = Path::new("/home");
-    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOATIME;
-    let mount = || mounts::mount(&name, home, "ext4", flags, "");
-    if mount().is_err() {
-        // A journal alone is replayed by the kernel; this is real damage.
-        tool("e2fsck", &["-p", &name]);
-        if let Err(error) = mount() {
-            return say(&format!("home: {error}; nothing will persist"));
-        }
-    }
-    // The kernel lets a mounted ext4 grow; it takes a moment, whatever its size.
-    if disks::has_grown(&device).unwrap_or(false) && tool("resize2fs", &[&name]) {
-        say("home: it fills its larger volume");
-    }
-}
-
-/// Runs a program of the template before the reaper exists.
-fn tool(name: &str, arguments: &[&str]) -> bool {
-    let found = ["/sbin", "/usr/sbin", "/usr/bin"]
-        .map(|folder| Path::new(folder).join(name))
-        .into_iter()
-        .find(|file| file.exists());
-    let Some(file) = found else {
-        say(&format!("the template has no {name} (package e2fsprogs)"));
-        return false;
+    let tools = Tools {
+        root: Path::new("/"),
     };
-    match Command::new(file)
-        .args(arguments)
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .output()
-    {
-        Ok(output) if output.status.success() => true,
-        Ok(output) => {
-            let text = String::from_utf8_lossy(&output.stderr);
-            say(&format!("{name}: {}: {}", output.status, text.trim_end()));
-            false
-        }
-        Err(error) => {
-            say(&format!("{name}: {error}"));
-            false
-        }
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOATIME;
+    if mounted || volume::mount(&device, Path::new("/home"), flags, tools) {
+        volume::fill(&device, tools);
     }
 }
 
@@ -219,10 +167,12 @@ fn identify(name: Option<&str>) {
         say(&format!("host name: {error}"));
     }
     let _ = fs::write("/etc/hostname", format!("{name}\n"));
-    let _ = fs::write(
-        "/etc/hosts",
-        format!("127.0.0.1 localhost {name}\n::1 localhost\n"),
-    );
+    // A root that is kept may have one that its owner wrote.
+    let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
+    if !hosts.split_whitespace().any(|word| word == name) {
+        let hosts = format!("127.0.0.1 localhost {name}\n::1 localhost\n");
+        let _ = fs::write("/etc/hosts", hosts);
+    }
     // Templates carry none, so that no two domains share one; D-Bus needs one.
     let present = fs::read_to_string("/etc/machine-id").unwrap_or_default();
     if present.trim().is_empty() || present.trim() == "uninitialized" {

@@ -27,6 +27,7 @@ mod session;
 mod spawn;
 mod template_services;
 mod user;
+mod volume;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

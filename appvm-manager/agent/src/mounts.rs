@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::console::say;
 use crate::files::{c_path, check, directory};
+use crate::volume;
 
 /// Where the pieces of the new root are put together, in the initramfs.
 const LOWER: &str = "/bulkhead/lower";
@@ -86,8 +87,9 @@ pub fn second() {
     try_mount("tmp", "/tmp", "tmpfs", SAFE, "mode=1777");
 }
 
-/// Mounts `device` read-only under a layer in memory and makes that the root.
-pub fn switch_root(device: &Path) -> io::Result<()> {
+/// Mounts `device` read-only under a layer and makes that the root. The layer is in memory, or on
+/// the guest's own `volume`; then the home lies there too. Whether the home is mounted.
+pub fn switch_root(device: &Path, volume: Option<&Path>) -> io::Result<bool> {
     for path in [LOWER, CHANGES, ROOT] {
         fs::create_dir_all(path)?;
     }
@@ -100,18 +102,28 @@ pub fn switch_root(device: &Path) -> io::Result<()> {
         "",
     )
     .or_else(|_| mount(&source, Path::new(LOWER), "ext4", libc::MS_RDONLY, "noload"))?;
-    mount(
-        "changes",
-        Path::new(CHANGES),
-        "tmpfs",
-        libc::MS_NODEV,
-        "mode=0755",
-    )?;
+    let kept = volume.is_some_and(mount_changes);
+    if !kept {
+        mount(
+            "changes",
+            Path::new(CHANGES),
+            "tmpfs",
+            libc::MS_NODEV,
+            "mode=0755",
+        )?;
+    }
     let (upper, work) = (format!("{CHANGES}/upper"), format!("{CHANGES}/work"));
     directory(Path::new(&upper), 0o755)?;
     directory(Path::new(&work), 0o755)?;
     let data = format!("lowerdir={LOWER},upperdir={upper},workdir={work}");
     mount("root", Path::new(ROOT), "overlay", libc::MS_NODEV, &data)?;
+    let home_mounted = kept && {
+        let mounted = bind_home();
+        if let Err(error) = &mounted {
+            say(&format!("home: {error}; nothing in it will persist"));
+        }
+        mounted.is_ok()
+    };
 
     directory(Path::new(BIN), 0o755)?;
     if Path::new(BUNDLED).exists() {
@@ -130,7 +142,35 @@ pub fn switch_root(device: &Path) -> io::Result<()> {
     mount(".", Path::new("/"), "", libc::MS_MOVE, "")?;
     // SAFETY: the argument is a C string.
     check(unsafe { libc::chroot(c".".as_ptr()) }.into())?;
-    std::env::set_current_dir("/")
+    std::env::set_current_dir("/")?;
+    Ok(home_mounted)
+}
+
+/// Mounts the guest's volume where changes of the root go. The programs that make and mend its
+/// file system are the template's, which is only mounted below so far.
+fn mount_changes(volume: &Path) -> bool {
+    let devices = Path::new(LOWER).join("dev");
+    if let Err(error) = mount("/dev", &devices, "", libc::MS_BIND, "") {
+        say(&format!("the template's /dev: {error}"));
+        return false;
+    }
+    let tools = volume::Tools {
+        root: Path::new(LOWER),
+    };
+    let flags = libc::MS_NODEV | libc::MS_NOATIME;
+    let mounted = volume::mount(volume, Path::new(CHANGES), flags, tools);
+    unmount(&devices);
+    mounted
+}
+
+/// The home beside the changes, without programs that run as somebody else.
+fn bind_home() -> io::Result<()> {
+    let (home, target) = (format!("{CHANGES}/home"), Path::new(ROOT).join("home"));
+    directory(Path::new(&home), 0o755)?;
+    fs::create_dir_all(&target)?;
+    mount(&home, &target, "", libc::MS_BIND, "")?;
+    let flags = libc::MS_BIND | libc::MS_REMOUNT | SAFE | libc::MS_NOATIME;
+    mount("", &target, "", flags, "")
 }
 
 /// Takes a filesystem away, or makes sure at least that nothing more is written to it.

@@ -77,7 +77,8 @@ changes count from the next start. docs/domains.md explains kinds and settings.
 Examples:
   bulkhead create work --label red
   bulkhead create bank --label green --memory 1G --cpus 1 --home-size 2G
-  bulkhead create web --label orange --kind named-disposable --tag untrusted")]
+  bulkhead create web --label orange --kind named-disposable --tag untrusted
+  bulkhead create lab --label gray --kind standalone --home-size 20G")]
 pub struct Create {
     /// Its name: a-z, 0-9 and -, beginning with a letter, at most 31 characters.
     pub name: DomainName,
@@ -96,10 +97,15 @@ pub struct Create {
     /// The size of its home: MiB, or with M or G. It takes only what is used.
     #[arg(long, value_name = "SIZE", value_parser = size_mib)]
     pub home_size: Option<u32>,
-    /// What it is for: app (its home stays) or named-disposable (its home is forgotten at each
-    /// end).
-    #[arg(long, default_value = "app", value_parser = ["app", "named-disposable"])]
+    /// What it is for: app (its home stays), named-disposable (its home is forgotten at each end),
+    /// standalone (its root is a copy of the template's that it may change) or service (it works
+    /// for others and has no windows).
+    #[arg(long, default_value = "app",
+          value_parser = ["app", "named-disposable", "standalone", "service"])]
     pub kind: String,
+    /// Start it with the desktop.
+    #[arg(long)]
+    pub autostart: bool,
     /// A tag, by which rules speak of it; may be repeated.
     #[arg(long, value_name = "TAG")]
     pub tag: Vec<String>,

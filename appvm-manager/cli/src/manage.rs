@@ -22,6 +22,9 @@ pub async fn create(args: args::Create) -> Result<u8, Error> {
         ("template".into(), text(args.template.as_str())),
         ("kind".into(), text(&args.kind)),
     ]);
+    if args.autostart {
+        settings.insert("autostart".into(), text("yes"));
+    }
     if !args.tag.is_empty() {
         settings.insert("tags".into(), text(&args.tag.join(",")));
     }
@@ -125,6 +128,7 @@ pub async fn info(args: args::Info) -> Result<u8, Error> {
         ("State", state),
         ("Kind", field(&domain, "kind")),
         ("Template", field(&domain, "template")),
+        ("Autostart", field(&domain, "autostart")),
         ("Memory", mib("memory_mib")),
         ("Processors", field(&domain, "cpus")),
         (

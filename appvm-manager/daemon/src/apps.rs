@@ -10,6 +10,7 @@ use bulkhead_apps::{Application, Picture, Template};
 use bulkhead_protocol::{DomainName, ExecRequest, Label};
 use tokio::sync::oneshot;
 
+use crate::config::DomainConfig;
 use crate::manager::Manager;
 use crate::rpc::quota::Place;
 use crate::session::{self, Handle, Stdio};
@@ -88,11 +89,14 @@ impl Manager {
             let Ok(config) = self.store.load(&name) else {
                 continue;
             };
-            let Some(folder) = self.images.template_folder(&config.template) else {
+            if !config.kind.has_windows() {
+                continue;
+            }
+            let Some(folder) = self.root_folder(&config) else {
                 continue;
             };
             let template = self.catalog.template(&folder, &config.template).await;
-            let disposable = !config.kind.is_disposable() && self.allows_disposable(&folder);
+            let disposable = config.kind.makes_disposables() && self.allows_disposable(&folder);
             all.extend(template.applications.iter().map(|application| Listed {
                 domain: name.clone(),
                 label: config.label,
@@ -102,6 +106,13 @@ impl Manager {
             }));
         }
         Ok(all)
+    }
+
+    /// Where a domain's root lies, with what it says of its applications.
+    fn root_folder(&self, config: &DomainConfig) -> Option<PathBuf> {
+        self.store
+            .own_root(config)
+            .or_else(|| self.images.template_folder(&config.template))
     }
 
     /// An icon's pixels.
@@ -144,10 +155,7 @@ impl Manager {
             domain: name.clone(),
             app: crate::text::clean(app, 80),
         };
-        let folder = self
-            .images
-            .template_folder(&config.template)
-            .ok_or_else(missing)?;
+        let folder = self.root_folder(&config).ok_or_else(missing)?;
         let template = self.catalog.template(&folder, &config.template).await;
         let application = template
             .applications
@@ -160,7 +168,7 @@ impl Manager {
             drop(running);
             return Ok(name.clone());
         }
-        if config.kind.is_disposable() || !self.allows_disposable(&folder) {
+        if !config.kind.makes_disposables() || !self.allows_disposable(&folder) {
             return Err(Error::NotDisposable(config.template.clone()));
         }
         self.launch_disposable(&config, application.command.clone(), place)

@@ -20,6 +20,10 @@ pub enum Kind {
     Disposable,
     /// Stays as it is configured, but forgets its home at each end.
     NamedDisposable,
+    /// Owns its whole root: a copy of a template's, and what it has changed of it.
+    Standalone,
+    /// Works for other domains; it has no windows.
+    Service,
 }
 
 impl Kind {
@@ -29,14 +33,36 @@ impl Kind {
             Kind::App => "app",
             Kind::Disposable => "disposable",
             Kind::NamedDisposable => "named-disposable",
+            Kind::Standalone => "standalone",
+            Kind::Service => "service",
         }
     }
 
     /// Whether nothing of its home outlives its machine.
     pub fn forgets_home(self) -> bool {
         match self {
-            Kind::App => false,
+            Kind::App | Kind::Standalone | Kind::Service => false,
             Kind::Disposable | Kind::NamedDisposable => true,
+        }
+    }
+
+    /// Whether its root is its own.
+    pub fn owns_root(self) -> bool {
+        self == Kind::Standalone
+    }
+
+    /// Whether its programs may open windows.
+    pub fn has_windows(self) -> bool {
+        self != Kind::Service
+    }
+
+    /// Whether a disposable may be made like it: from its template, with a home of its own.
+    pub fn makes_disposables(self) -> bool {
+        match self {
+            Kind::App | Kind::NamedDisposable => true,
+            // Its root is not the template's.
+            Kind::Standalone => false,
+            Kind::Disposable | Kind::Service => false,
         }
     }
 
@@ -70,6 +96,9 @@ pub struct DomainConfig {
     /// used.
     #[serde(default = "default_home_size_mib")]
     pub home_size_mib: u32,
+    /// Whether it starts with the manager.
+    #[serde(default)]
+    pub autostart: bool,
     /// How many snapshots of its home are kept; one is made at each start.
     #[serde(default = "default_snapshots")]
     pub snapshots: u32,
@@ -120,6 +149,7 @@ impl DomainConfig {
             memory_mib: default_memory_mib(),
             cpus: default_cpus(),
             home_size_mib: default_home_size_mib(),
+            autostart: false,
             snapshots: default_snapshots(),
             tags: Tags::default(),
             default_disposable: None,
@@ -247,6 +277,11 @@ impl DomainConfig {
                 "home_size_mib",
                 Some(self.home_size_mib.to_string()),
                 "it may grow",
+            ),
+            (
+                "autostart",
+                self.autostart.then(|| "true".to_owned()),
+                "it starts with the desktop",
             ),
             (
                 "snapshots",

@@ -50,7 +50,7 @@ impl Manager {
             kind: Kind::Disposable,
             ..model.clone()
         };
-        self.create(&config)?;
+        self.create(&config).await?;
         let name = config.name;
         match self.run_detached(&name, argv).await {
             Ok(ended) => {
@@ -80,7 +80,7 @@ impl Manager {
             kind: Kind::Disposable,
             ..self.store.load(model)?
         };
-        self.create(&config)?;
+        self.create(&config).await?;
         let name = config.name;
         match self.ensure_running(&name).await {
             Ok(machine) => {

@@ -15,10 +15,10 @@ use crate::{Error, Result};
 
 impl Manager {
     /// Makes a domain that a person asks for.
-    pub fn create_for_person(&self, config: &DomainConfig) -> Result<()> {
+    pub async fn create_for_person(&self, config: &DomainConfig) -> Result<()> {
         check_name(&config.name)?;
         self.check_new(None, config, &[])?;
-        self.create(config)
+        self.create(config).await
     }
 
     /// Removes a domain that no other one names.
@@ -68,6 +68,13 @@ impl Manager {
                 )));
             }
             self.store.check_home_size(new)?;
+            if new.kind.owns_root() && old.template != new.template {
+                return Err(Error::Setting(format!(
+                    "the template of standalone domain `{}` cannot change: its root is a copy of \
+                     `{}` with what was changed in it since; make another domain",
+                    old.name, old.template
+                )));
+            }
         }
         if old.is_none_or(|old| old.template != new.template) {
             self.images.check_template(&new.template)?;

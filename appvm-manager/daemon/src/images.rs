@@ -121,6 +121,16 @@ impl Images {
 
     /// Opens what a domain of `template` needs; names the file that is missing or broken.
     pub fn open(&self, template: &DomainName) -> Result<GuestImages> {
+        self.check_template(template)?;
+        self.open_with(&self.root_file(template))
+    }
+
+    /// The same with a root of the domain's own, in a folder like a template's.
+    pub fn open_own(&self, folder: &Path) -> Result<GuestImages> {
+        self.open_with(&folder.join("root.erofs"))
+    }
+
+    fn open_with(&self, root_file: &Path) -> Result<GuestImages> {
         let kernel_file = self.dir.join("guest/vmlinux");
         let kernel = open(&kernel_file)?;
         let mut magic = [0; 4];
@@ -132,10 +142,8 @@ impl Images {
         if length(&initramfs, &initramfs_file)? == 0 {
             return Err(broken(initramfs_file, "it is empty".into()));
         }
-        self.check_template(template)?;
-        let root_file = self.root_file(template);
-        let root = open(&root_file)?;
-        check_root(&root, &root_file)?;
+        let root = open(root_file)?;
+        check_root(&root, root_file)?;
         Ok(GuestImages {
             kernel: reopened(kernel_file)?,
             initramfs,
@@ -228,7 +236,7 @@ fn broken(file: PathBuf, reason: String) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn folder() -> (tempfile::TempDir, Images) {
@@ -243,7 +251,8 @@ mod tests {
         (dir, images)
     }
 
-    fn erofs(blocks: u32) -> Vec<u8> {
+    /// What passes for an EROFS image.
+    pub(crate) fn erofs(blocks: u32) -> Vec<u8> {
         let mut image = vec![0; blocks as usize * 4096];
         image[1024..1028].copy_from_slice(&0xe0f5_e1e2u32.to_le_bytes());
         image[1036] = 12;

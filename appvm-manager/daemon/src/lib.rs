@@ -16,6 +16,7 @@
 //! [`rpc`] is how one domain's programs call services of another.
 
 pub mod apps;
+mod autostart;
 pub mod compositor;
 pub mod config;
 pub mod dbus;

@@ -123,7 +123,10 @@ impl Manager {
     async fn make_machine(self: &Arc<Self>, domain: &Arc<Domain>) -> Result<()> {
         let name = &domain.name;
         let config = self.store.load(name)?;
-        let images = self.images.open(&config.template)?;
+        let images = match self.store.own_root(&config) {
+            Some(folder) => self.images.open_own(&folder)?,
+            None => self.images.open(&config.template)?,
+        };
         let home = self.store.open_home(&config)?;
         lock_volume(&home, name, &self.store.home_file(name))?;
         self.snapshot_home(domain, &config, &home).await;

@@ -284,10 +284,14 @@ impl Manager {
         self.domains().remove(name);
     }
 
-    /// Makes a domain.
-    pub fn create(&self, config: &DomainConfig) -> Result<()> {
+    /// Makes a domain. Takes long where its root is its own and must be copied.
+    pub async fn create(&self, config: &DomainConfig) -> Result<()> {
         self.images.check_template(&config.template)?;
-        self.store.create(config)?;
+        let template = self.images.template_folder(&config.template);
+        let (store, new) = (self.store.clone(), config.clone());
+        let create = move || store.create(&new, template.as_deref());
+        let created = tokio::task::spawn_blocking(create).await;
+        created.unwrap_or_else(|error| Err(Error::Setting(error.to_string())))?;
         self.tell(Event::Added(config.name.clone()));
         self.tell(Event::Applications);
         Ok(())

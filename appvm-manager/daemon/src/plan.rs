@@ -221,7 +221,7 @@ impl Manager {
         let config = &step.config;
         match step.action {
             Action::Unchanged => Ok(()),
-            Action::Create => self.create(config),
+            Action::Create => self.create(config).await,
             Action::Change => {
                 let old = self.store.load(&config.name)?;
                 self.save(&old, config).map(drop)
@@ -331,6 +331,7 @@ fn setting(value: &Spanned<DeValue<'_>>) -> Option<Setting> {
                 .ok()
                 .map(Setting::Number)
         }
+        DeValue::Boolean(value) => Some(Setting::Text(settings::yes_or_no(*value).to_owned())),
         DeValue::Array(values) => {
             let words = values.iter().map(|value| match value.get_ref() {
                 DeValue::String(text) => Some(text.to_string()),

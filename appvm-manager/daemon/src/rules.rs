@@ -90,8 +90,11 @@ fn domain(config: &DomainConfig, state: &State, template_disposables: bool) -> O
     let kind = match config.kind {
         config::Kind::App => Kind::App,
         config::Kind::Disposable | config::Kind::NamedDisposable => Kind::Disposable,
+        config::Kind::Standalone => Kind::Standalone,
+        config::Kind::Service => Kind::Service,
     };
-    let makes_disposables = template_disposables && !config.kind.forgets_home();
+    let makes_disposables =
+        template_disposables && config.kind.makes_disposables() && !config.kind.forgets_home();
     let own = makes_disposables.then(|| name.clone());
     let default_disposable = match &config.default_disposable {
         Some(model) => Some(policy_name(model)?),

@@ -114,6 +114,7 @@ async fn serve(manager: Arc<Manager>) -> Result<(), RunError> {
         connection => connection?,
     };
     tokio::spawn(manager.clone().follow_compositor());
+    tokio::spawn(manager.clone().autostart());
     tracing::info!("serving");
     tokio::select! {
         _ = terminate.recv() => {}

@@ -48,6 +48,11 @@ pub fn check_name(name: &DomainName) -> Result<()> {
     })
 }
 
+/// For people.
+pub fn yes_or_no(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
 /// All settings of a domain, in the order of its file.
 pub fn all(config: &DomainConfig) -> Vec<(&'static str, Setting)> {
     let text = |text: &dyn std::fmt::Display| Setting::Text(text.to_string());
@@ -62,6 +67,7 @@ pub fn all(config: &DomainConfig) -> Vec<(&'static str, Setting)> {
         ("memory_mib", number(config.memory_mib)),
         ("cpus", number(config.cpus.into())),
         ("home_size_mib", number(config.home_size_mib)),
+        ("autostart", text(&yes_or_no(config.autostart))),
         ("snapshots", number(config.snapshots)),
         ("stop_timeout_s", number(config.stop_timeout_s)),
         ("tags", Setting::List(tags)),
@@ -115,13 +121,22 @@ fn set(config: &mut DomainConfig, key: &str, value: &Setting) -> Result<()> {
             config.kind = match text()? {
                 "app" => Kind::App,
                 "named-disposable" => Kind::NamedDisposable,
-                // Such domains are made by launching something in one.
-                _ => return Err(wrong("app or named-disposable")),
+                "standalone" => Kind::Standalone,
+                "service" => Kind::Service,
+                // Disposables are made by launching something in one.
+                _ => return Err(wrong("app, named-disposable, standalone or service")),
             }
         }
         "memory_mib" => config.memory_mib = size_mib()?,
         "cpus" => config.cpus = u8::try_from(number()?).map_err(|_| wrong("1 to 32"))?,
         "home_size_mib" => config.home_size_mib = size_mib()?,
+        "autostart" => {
+            config.autostart = match text()? {
+                "yes" | "true" => true,
+                "no" | "false" => false,
+                _ => return Err(wrong("yes or no")),
+            }
+        }
         "snapshots" => config.snapshots = number()?,
         "stop_timeout_s" => config.stop_timeout_s = number()?,
         "tags" => {
@@ -228,6 +243,7 @@ mod tests {
             ("memory_mib", "2G"),
             ("cpus", "7"),
             ("home_size_mib", "9000M"),
+            ("autostart", "yes"),
             ("snapshots", "0"),
             ("stop_timeout_s", "9"),
             ("tags", "b, a c"),
@@ -259,7 +275,12 @@ mod tests {
     fn wrong_values_are_named_with_what_is_right() {
         for (key, value, expected) in [
             ("label", "pink", "unknown label `pink`"),
-            ("kind", "disposable", "use app or named-disposable"),
+            (
+                "kind",
+                "disposable",
+                "use app, named-disposable, standalone or service",
+            ),
+            ("autostart", "maybe", "use yes or no"),
             ("memory_mib", "much", "MiB, or a number with M or G"),
             ("memory_mib", "4", "memory_mib = 4 is not possible"),
             ("cpus", "300", "use 1 to 32"),

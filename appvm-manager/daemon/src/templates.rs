@@ -174,12 +174,12 @@ impl Manager {
         Ok(all)
     }
 
-    /// The domains that use a template.
+    /// The domains that use a template. A standalone one has a copy.
     fn domains_of(&self, template: &DomainName) -> Result<Vec<DomainName>> {
         let uses = |name: &DomainName| {
             self.store
                 .load(name)
-                .is_ok_and(|config| config.template == *template)
+                .is_ok_and(|config| config.template == *template && !config.kind.owns_root())
         };
         Ok(self.store.names()?.into_iter().filter(uses).collect())
     }
@@ -323,7 +323,7 @@ fn put(partial: &Path, target: &Path) -> Result<()> {
 }
 
 /// Checks a template and copies what belongs to one.
-fn copy(source: &Path, partial: &Path, name: &DomainName) -> Result<()> {
+pub(crate) fn copy(source: &Path, partial: &Path, name: &DomainName) -> Result<()> {
     let kind = fs::metadata(source).map_err(Error::io("read", source))?;
     let (root, folder) = if kind.is_dir() {
         (source.join("root.erofs"), Some(source))

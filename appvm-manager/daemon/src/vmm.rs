@@ -7,7 +7,6 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use bulkhead_protocol::DomainName;
 use bulkhead_vmm_api::{
     ConsoleConfig, DiskConfig, ExitStatus as VmmStatus, GpuConfig, GuestConnections, Socket,
     Source, VmConfig, VsockConfig,
@@ -54,14 +53,21 @@ pub struct Launched {
 }
 
 /// The kernel's command line of a guest.
-pub fn command_line(name: &DomainName, extra: &str) -> String {
+pub fn command_line(config: &DomainConfig, extra: &str) -> String {
     // quiet: each byte on the serial port is an exit from the guest.
     // cryptomgr.notests: the kernel's self-tests cost a tenth of the start.
     // panic=-1: a panic becomes a reboot, which the VMM reports by its exit status.
     let fixed = "console=ttyS0 quiet cryptomgr.notests panic=-1";
     let extra = extra.trim();
     let separator = if extra.is_empty() { "" } else { " " };
-    format!("{fixed} bulkhead.name={name}{separator}{extra}")
+    let name = &config.name;
+    // The guest keeps what it changes of its root with its home.
+    let root = if config.kind.owns_root() {
+        " bulkhead.root=own"
+    } else {
+        ""
+    };
+    format!("{fixed} bulkhead.name={name}{root}{separator}{extra}")
 }
 
 impl Launch<'_> {
@@ -76,13 +82,18 @@ impl Launch<'_> {
             source: Source::Fd(file.as_raw_fd()),
             read_only,
         };
+        // A guest without a display has no way to the desktop's compositor.
+        let gpu = self.config.kind.has_windows().then(|| GpuConfig {
+            backend: self.config.gpu_backend,
+            ..GpuConfig::new(self.wayland.clone())
+        });
         let machine = VmConfig {
             name: self.config.name.to_string(),
             cpus: self.config.cpus,
             memory_mib: self.config.memory_mib,
             kernel: Source::Fd(self.images.kernel.as_raw_fd()),
             initramfs: Some(Source::Fd(self.images.initramfs.as_raw_fd())),
-            cmdline: command_line(&self.config.name, self.extra_cmdline),
+            cmdline: command_line(self.config, self.extra_cmdline),
             disks: vec![
                 disk("root", &self.images.root, true),
                 disk("home", &self.home, false),
@@ -94,10 +105,7 @@ impl Launch<'_> {
                 host_socket: Socket::Fd(self.vsock.as_raw_fd()),
                 guest_connections: Some(GuestConnections::Fd(self.guest_connections.as_raw_fd())),
             }),
-            gpu: Some(GpuConfig {
-                backend: self.config.gpu_backend,
-                ..GpuConfig::new(self.wayland.clone())
-            }),
+            gpu,
             control: Some(Socket::Fd(self.control.as_raw_fd())),
             kvm: None,
         };
@@ -193,7 +201,10 @@ pub fn explain(status: ExitStatus, last_message: Option<String>) -> (bool, Strin
 mod tests {
     use std::os::unix::process::ExitStatusExt;
 
+    use bulkhead_protocol::Label;
+
     use super::*;
+    use crate::config::Kind;
 
     #[test]
     fn exit_statuses_have_words() {
@@ -217,8 +228,11 @@ mod tests {
 
     #[test]
     fn command_lines() {
-        let name = "work".parse().unwrap();
-        assert!(command_line(&name, "").ends_with(" bulkhead.name=work"));
-        assert!(command_line(&name, " x=1 ").ends_with(" bulkhead.name=work x=1"));
+        let mut config = DomainConfig::new("work".parse().unwrap(), Label::Red);
+        assert!(command_line(&config, "").ends_with(" bulkhead.name=work"));
+        assert!(command_line(&config, " x=1 ").ends_with(" bulkhead.name=work x=1"));
+        config.kind = Kind::Standalone;
+        let line = command_line(&config, "x=1");
+        assert!(line.ends_with(" bulkhead.name=work bulkhead.root=own x=1"));
     }
 }

@@ -32,6 +32,7 @@ pub fn all() -> Vec<Scenario> {
         bad_input::SCENARIO,
         crossing::disposables::SCENARIO,
         crossing::volumes::SCENARIO,
+        crossing::standalone::SCENARIO,
         crossing::copy::SCENARIO,
         crossing::clipboard::SCENARIO,
         crossing::flood::SCENARIO,

@@ -47,15 +47,15 @@ pub struct Api {
 #[interface(name = "org.bulkhead.Manager1")]
 impl Api {
     /// Makes a domain. Settings: label (s), template (s), kind (s), memory_mib (u), cpus (u),
-    /// home_size_mib (u), snapshots (u), stop_timeout_s (u), tags (as), default_disposable (s).
-    /// A number may also be text.
+    /// home_size_mib (u), snapshots (u), stop_timeout_s (u), tags (as), default_disposable (s),
+    /// autostart (s: yes or no). A number may also be text.
     async fn create_domain(&self, name: &str, settings: Dict) -> Result<()> {
         let name: DomainName = name.parse()?;
         let config = configure(
             DomainConfig::new(name, Label::Gray),
             convert::settings(settings)?,
         )?;
-        Ok(self.manager.create_for_person(&config)?)
+        Ok(self.manager.create_for_person(&config).await?)
     }
 
     /// Removes a halted domain with its home.

@@ -4,7 +4,7 @@ use std::fs;
 
 use bulkhead_protocol::DomainName;
 
-use super::{Store, check_space};
+use super::{Store, check_space, steps};
 use crate::config::{DomainConfig, Kind};
 use crate::store::change::{self, Change, Folder};
 use crate::volumes::{self, HOME, copy};
@@ -20,10 +20,17 @@ impl Store {
         // A home that was lost is made anew at the start, there as here.
         let has_home = !config.kind.forgets_home() && home.exists();
         check_space(&self.dirs.data, super::NEEDED_MIB)?;
-        self.make(&claim, &text, |data| match has_home {
-            true => copy::whole(&home, &data.join(HOME)),
-            false if config.kind.forgets_home() => Ok(()),
-            false => volumes::make(&data.join(HOME), config.home_size_mib),
+        let root = config.kind.owns_root().then(|| self.root_dir(old));
+        self.make(&claim, &text, |data| {
+            if let Some(root) = root {
+                volumes::root::copy(&root, data, &config)?;
+                steps::done()?;
+            }
+            match has_home {
+                true => copy::whole(&home, &data.join(HOME)),
+                false if config.kind.forgets_home() => Ok(()),
+                false => volumes::make(&data.join(HOME), config.home_size_mib),
+            }
         })
     }
 

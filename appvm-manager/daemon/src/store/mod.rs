@@ -133,13 +133,19 @@ impl Store {
         DomainConfig::parse(&file, &text)
     }
 
-    /// Makes a domain, whole or not at all.
-    pub fn create(&self, config: &DomainConfig) -> Result<()> {
+    /// Makes a domain, whole or not at all. `template` is its template's folder, which a
+    /// standalone domain's root is copied from; others need none.
+    pub fn create(&self, config: &DomainConfig, template: Option<&Path>) -> Result<()> {
+        let root = volumes::root::source(config, template)?;
         let claim = self.claim(&config.name)?;
         check_space(&self.dirs.data, NEEDED_MIB)?;
         self.make(&claim, &config.to_text(), |data| {
             if config.kind.forgets_home() {
                 return Ok(());
+            }
+            if let Some(root) = root {
+                volumes::root::copy(root, data, config)?;
+                steps::done()?;
             }
             volumes::make(&data.join(HOME), config.home_size_mib)
         })

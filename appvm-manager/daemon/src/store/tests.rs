@@ -34,7 +34,7 @@ fn config(text: &str) -> DomainConfig {
 
 /// A domain with something in its home and a log.
 fn make(store: &Store, domain: &str) {
-    store.create(&config(domain)).unwrap();
+    store.create(&config(domain), None).unwrap();
     let home = store.open_home(&config(domain)).unwrap();
     home.write_all_at(domain.as_bytes(), 5000).unwrap();
     let logs = store.dirs.logs_of(&name(domain));
@@ -148,12 +148,12 @@ fn never_half(prepare: impl Fn(&Store), change: impl Fn(&Store) -> Result<()>) {
 fn create_list_load_remove() {
     let (_dir, store) = store();
     let config = DomainConfig::new(name("work"), Label::Red);
-    store.create(&config).unwrap();
+    store.create(&config, None).unwrap();
     assert_eq!(store.names().unwrap(), std::slice::from_ref(&config.name));
     assert_eq!(store.load(&config.name).unwrap(), config);
     let home = fs::metadata(store.home_file(&config.name)).unwrap();
     assert_eq!(home.len(), 4096 << 20);
-    assert!(matches!(store.create(&config), Err(Error::Exists(_))));
+    assert!(matches!(store.create(&config, None), Err(Error::Exists(_))));
     store.remove(&config.name).unwrap();
     assert!(matches!(
         store.remove(&config.name),
@@ -164,13 +164,13 @@ fn create_list_load_remove() {
 
 #[test]
 fn a_domain_is_made_whole_or_not_at_all() {
-    never_half(|_| {}, |store| store.create(&config("work")));
+    never_half(|_| {}, |store| store.create(&config("work"), None));
     never_half(
         |store| make(store, "other"),
         |store| {
             let mut config = config("work");
             config.kind = Kind::NamedDisposable;
-            store.create(&config)
+            store.create(&config, None)
         },
     );
 }
@@ -202,9 +202,9 @@ fn a_domain_is_renamed_whole_or_not_at_all_and_so_is_what_others_say_of_it() {
         for other in ["one", "two"] {
             let mut config = config(other);
             config.default_disposable = Some(name("work"));
-            store.create(&config).unwrap();
+            store.create(&config, None).unwrap();
         }
-        store.create(&config("three")).unwrap();
+        store.create(&config("three"), None).unwrap();
     };
     let rename = |store: &Store| store.rename(&name("work"), &name("job"));
     never_half(prepare, rename);
@@ -259,7 +259,7 @@ fn a_home_goes_back_whole_or_not_at_all() {
 fn as_many_snapshots_as_wanted_are_kept() {
     let (_dir, store) = store();
     let work = name("work");
-    store.create(&config("work")).unwrap();
+    store.create(&config("work"), None).unwrap();
     let home = store.open_home(&config("work")).unwrap();
     // Nothing is in it yet.
     let take = |keep| store.take_snapshot(&work, &home, keep).unwrap();
@@ -316,7 +316,7 @@ fn a_home_that_is_forgotten_has_no_name() {
     let (_dir, store) = store();
     let mut config = config("work");
     config.kind = Kind::NamedDisposable;
-    store.create(&config).unwrap();
+    store.create(&config, None).unwrap();
     let before = everything(&store);
     let home = store.open_home(&config).unwrap();
     home.write_all_at(b"secret", 5000).unwrap();
@@ -333,13 +333,13 @@ fn a_home_that_is_forgotten_has_no_name() {
 fn one_name_is_made_once_at_a_time() {
     let (_dir, store) = store();
     let claim = store.claim(&name("work")).unwrap();
-    let second = store.clone().create(&config("work"));
+    let second = store.clone().create(&config("work"), None);
     assert!(matches!(second, Err(Error::Busy(_))));
     drop(claim);
-    store.create(&config("work")).unwrap();
+    store.create(&config("work"), None).unwrap();
     store.remove(&name("work")).unwrap();
     fs::create_dir(store.data_dir(&name("work"))).unwrap();
-    let leftover = store.create(&config("work"));
+    let leftover = store.create(&config("work"), None);
     assert!(matches!(leftover, Err(Error::Leftover { .. })));
 }
 
@@ -358,4 +358,53 @@ fn a_list_of_renames_that_someone_changed_is_not_followed() {
         let store = Store::open(store.dirs.clone()).unwrap();
         assert_eq!(everything(&store), before);
     }
+}
+
+/// A template's folder, with nothing in its root that a guest could start from.
+fn template(dir: &Path) -> PathBuf {
+    let folder = dir.join("templates/apps");
+    fs::create_dir_all(folder.join("apps/applications")).unwrap();
+    fs::write(folder.join("root.erofs"), crate::images::tests::erofs(1)).unwrap();
+    fs::write(folder.join("template.toml"), "name = \"apps\"\n").unwrap();
+    fs::write(
+        folder.join("apps/applications/foot.desktop"),
+        "[Desktop Entry]",
+    )
+    .unwrap();
+    folder
+}
+
+#[test]
+fn a_standalone_domain_owns_a_copy_of_its_template_whole_or_not_at_all() {
+    let standalone = |domain: &str| {
+        let mut config = config(domain);
+        config.kind = Kind::Standalone;
+        config
+    };
+    let create = |store: &Store| {
+        let template = template(store.dirs.config.parent().unwrap());
+        store.create(&standalone("lab"), Some(&template))
+    };
+    never_half(|_| {}, create);
+    never_half(
+        |store| create(store).unwrap(),
+        |store| store.clone_domain(&name("lab"), &name("copy")),
+    );
+    never_half(
+        |store| create(store).unwrap(),
+        |store| store.remove(&name("lab")),
+    );
+    let (_dir, store) = store();
+    create(&store).unwrap();
+    // Whatever becomes of the template, the domain keeps what it was made from.
+    let own = store.own_root(&standalone("lab")).unwrap();
+    fs::remove_dir_all(store.dirs.config.parent().unwrap().join("templates")).unwrap();
+    store.clone_domain(&name("lab"), &name("copy")).unwrap();
+    for root in [own, store.own_root(&standalone("copy")).unwrap()] {
+        assert_eq!(fs::metadata(root.join("root.erofs")).unwrap().len(), 4096);
+        assert!(root.join("apps/applications/foot.desktop").exists());
+    }
+    assert_eq!(store.own_root(&config("lab")), None);
+    let error = store.create(&standalone("other"), None).unwrap_err();
+    assert!(error.to_string().contains("no template `apps`"), "{error}");
 }

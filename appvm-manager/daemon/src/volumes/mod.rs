@@ -1,7 +1,8 @@
-//! What a domain keeps: its home volume and the snapshots of it. The host never looks into them;
-//! the guest makes the file system, and lets it grow.
+//! What a domain keeps: its home volume and the snapshots of it, and its root where it owns one.
+//! The host never looks into them; the guest makes the file system, and lets it grow.
 
 pub mod copy;
+pub mod root;
 pub mod snapshots;
 
 use std::fs::{self, File, OpenOptions};

@@ -5,5 +5,6 @@ pub(super) mod copy;
 pub(super) mod disposables;
 pub(super) mod flood;
 pub(super) mod power_cut;
+pub(super) mod standalone;
 mod throughput;
 pub(super) mod volumes;
