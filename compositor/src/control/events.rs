@@ -10,6 +10,8 @@ use crate::{layout::WindowId, state::monotonic};
 
 /// Between two rounds of `title` events.
 const TITLE_PAUSE: Duration = Duration::from_millis(250);
+/// How long a press of the power button waits for the manager.
+const POWER_KEPT: Duration = Duration::from_secs(30);
 /// Windows told of in one round.
 const TITLES_AT_ONCE: usize = 64;
 
@@ -64,9 +66,23 @@ impl State {
         self.announce(json!({ "event": "menu", "time_us": time_us() }));
     }
 
-    /// The machine's power button was pressed.
+    /// The machine's power button was pressed. While the manager is not there yet, the press is
+    /// kept for it: whoever presses while the desktop starts wants the machine off too.
     pub(crate) fn announce_power(&mut self) {
-        self.announce(json!({ "event": "power", "time_us": time_us() }));
+        self.control.power_pressed = Some(Instant::now());
+        self.announce_kept_power();
+    }
+
+    /// Tells of a press that nobody has heard of yet.
+    pub(super) fn announce_kept_power(&mut self) {
+        if !self.control.connections.iter().any(|c| c.subscribed) {
+            return;
+        }
+        let pressed = self.control.power_pressed.take();
+        // After a long time nobody would know why the machine goes off.
+        if pressed.is_some_and(|pressed| pressed.elapsed() < POWER_KEPT) {
+            self.announce(json!({ "event": "power", "time_us": time_us() }));
+        }
     }
 
     /// Asks whoever subscribed whether something may be pasted. False when nobody has.

@@ -124,6 +124,7 @@ impl State {
                 if let Some(own) = own {
                     own.subscribed = true;
                 }
+                self.announce_kept_power();
                 ok()
             }
             Request::Stop {} => {

@@ -56,6 +56,8 @@ pub struct Control {
     events: Vec<Value>,
     title_timer: bool,
     titles_told: Option<Instant>,
+    /// The power button was pressed while nobody listened.
+    power_pressed: Option<Instant>,
 }
 
 /// An answer, or none yet.

@@ -298,6 +298,21 @@ fn the_power_button_is_told_once_and_no_window_sees_it() {
     assert!(!work.told.log.iter().any(|l| l.starts_with("key 116")));
 }
 
+#[test]
+fn a_press_of_the_power_button_waits_for_the_manager() {
+    const POWER: u32 = 116;
+    let desk = Desk::two();
+    desk.key(POWER, true);
+    desk.key(POWER, false);
+    let channel = events(&desk);
+    assert_eq!(channel.receive()["event"], "power");
+    // It is told once: who comes next hears of the next one only.
+    let next = events(&desk);
+    desk.key(SUPER, true);
+    desk.key(SUPER, false);
+    assert_eq!(next.receive()["event"], "menu");
+}
+
 fn monotonic_us() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(now.tv_sec * 1_000_000 + now.tv_nsec / 1000).unwrap()
