@@ -245,10 +245,13 @@ impl Builder {
 
     fn host_root(&self, recipe: &HostRecipe, bench: bool) -> Result<PathBuf, Error> {
         let name = if bench { "root-bench" } else { "root" };
-        let more = if bench {
-            recipe.bench_packages.as_slice()
+        let (more, pick) = if bench {
+            (
+                recipe.bench_packages.as_slice(),
+                recipe.bench_pick.as_slice(),
+            )
         } else {
-            &[]
+            (&[][..], &[][..])
         };
         let packages: Vec<&str> = recipe
             .packages
@@ -262,7 +265,7 @@ impl Builder {
             suite: &recipe.suite,
             packages,
             exclude: &recipe.exclude,
-            pick: &[],
+            pick,
             components: &[],
             form: Form::Erofs,
             applications: false,

@@ -81,6 +81,9 @@ pub struct HostRecipe {
     pub packages: Vec<String>,
     /// More packages, for the root that benchmarks use.
     pub bench_packages: Vec<String>,
+    /// Single files of further packages for it.
+    #[serde(default)]
+    pub bench_pick: Vec<Pick>,
     /// Paths below `/` that are left out, as patterns for dpkg.
     #[serde(default)]
     pub exclude: Vec<String>,

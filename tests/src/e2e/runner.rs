@@ -138,7 +138,7 @@ fn in_host(
 ) -> Result<(Outcome, String), String> {
     if machine.is_none() {
         let host = images.host.as_ref().ok_or("there is no test host")?;
-        *machine = Some(boot(host)?);
+        *machine = Some(boot(host, images.long)?);
     }
     let Some(running) = machine.as_ref() else {
         return Err("there is no test host".to_owned());
@@ -184,8 +184,15 @@ fn serial_logs(folder: &Path) -> String {
 const CLEAN: &str = r#"for d in $(bulkhead list --json | sed -n 's/.*"name": *"\([a-z0-9-]*\)".*/\1/p'); do
     bulkhead kill $d 2>/dev/null; bulkhead remove --yes $d; done"#;
 
-fn boot(images: &HostImages) -> Result<Machine, String> {
-    let machine = Machine::boot(&BootOptions::new(images.clone())).map_err(|e| e.to_string())?;
+/// The host's disk is in its memory: files of full size need more of it.
+const LONG_MEMORY_MIB: u32 = 14 * 1024;
+
+fn boot(images: &HostImages, long: bool) -> Result<Machine, String> {
+    let mut options = BootOptions::new(images.clone());
+    if long {
+        options.memory_mib = LONG_MEMORY_MIB;
+    }
+    let machine = Machine::boot(&options).map_err(|e| e.to_string())?;
     eprintln!(
         "host booted in {:.1} s ({:?})",
         machine.boot_time().as_secs_f32(),

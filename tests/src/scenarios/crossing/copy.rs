@@ -37,7 +37,7 @@ fn run(context: &Context<'_>) -> Outcome {
     policy(context, "")?;
     asked(context)?;
     log(context)?;
-    policy(context, POLICY)?;
+    policy(context, &format!("{POLICY}{}", super::scp::RULE))?;
     super::throughput::compare(context)?;
     context.host_ok(&["sh", "-c", "rm -r ~/.config/bulkhead/policy.d"])?;
     for domain in ["work", "personal"] {

@@ -5,6 +5,7 @@ pub(super) mod copy;
 pub(super) mod disposables;
 pub(super) mod flood;
 pub(super) mod power_cut;
+mod scp;
 pub(super) mod standalone;
 mod throughput;
 pub(super) mod volumes;

@@ -1,7 +1,8 @@
-//! A copy between domains beside a plain stream of bytes between the same two guests.
+//! A copy between domains beside a plain stream of bytes and `scp` between the same two guests.
 
 use std::time::Duration;
 
+use super::scp;
 use crate::check;
 use crate::e2e::context::Context;
 use crate::e2e::{Failure, Outcome};
@@ -9,8 +10,10 @@ use crate::e2e::{Failure, Outcome};
 const PORT: &str = "5000";
 /// A copy makes sure of more than a stream does; it may cost this many times as much.
 const MOST: f64 = 4.0;
+/// `scp` makes sure of less, but encrypts.
+const MOST_OF_SCP: f64 = 1.0;
 
-/// Copies one large file from `work` to `personal`, both ways of doing it, twice each.
+/// Copies one large file from `work` to `personal`, by each of three ways, twice each.
 pub(super) fn compare(context: &Context<'_>) -> Outcome {
     let mib = context.rounds(24, 2048) as u64;
     let make = format!(
@@ -24,22 +27,32 @@ pub(super) fn compare(context: &Context<'_>) -> Outcome {
     }
     let mut copies = Vec::new();
     let mut streams = Vec::new();
+    let mut scps = Vec::new();
+    scp::prepare(context)?;
     for _ in 0..2 {
         copies.push(copy(context, &sum)?);
         streams.push(stream(context, &sum)?);
+        let told = scp::copy(context)?;
+        arrived(context, "~/large", &sum)?;
+        scps.push(milliseconds(&told)?);
     }
     let best = |times: &[Duration]| times.iter().min().copied().unwrap_or_default();
-    let (copy, stream) = (best(&copies), best(&streams));
+    let (copy, stream, scp) = (best(&copies), best(&streams), best(&scps));
     let rate = |time: Duration| mib as f64 / time.as_secs_f64();
-    let ratio = copy.as_secs_f64() / stream.as_secs_f64();
+    let times = |other: Duration| copy.as_secs_f64() / other.as_secs_f64();
     let told = format!(
-        "{mib} MiB: bulkhead-copy {:.1} MiB/s, plain vsock stream {:.1} MiB/s, {ratio:.2} times the time",
+        "{mib} MiB: bulkhead-copy {:.1} MiB/s; plain vsock stream {:.1} MiB/s, a copy takes {:.2} \
+         times its time; scp {:.1} MiB/s, a copy takes {:.2} times its time",
         rate(copy),
-        rate(stream)
+        rate(stream),
+        times(stream),
+        rate(scp),
+        times(scp),
     );
     println!("  {told}");
     context.log("throughput.txt", told.as_bytes())?;
-    check!(ratio < MOST, "{told}");
+    check!(times(stream) < MOST, "{told}");
+    check!(times(scp) < MOST_OF_SCP, "{told}");
     context
         .guest_ok("work", &["rm", "-f", "/home/user/large"])
         .map(drop)
