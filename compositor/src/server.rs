@@ -232,6 +232,7 @@ impl Server {
             cursor: CursorImageStatus::default_named(),
             cursor_art: CursorArt::default(),
             backend: Some(backend),
+            replaced: Default::default(),
             waiting_feedback: None,
             failure: None,
             dirty: true,

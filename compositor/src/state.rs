@@ -24,7 +24,7 @@ use crate::{
     render::CursorArt,
     selection::{Drag, Selections},
     server::StartError,
-    shell::Shell,
+    shell::{Shell, buffers::Replaced},
 };
 
 /// The whole compositor.
@@ -58,6 +58,8 @@ pub struct State {
     pub(crate) cursor_art: CursorArt,
     pub(crate) backend: Option<Backend>,
     /// Clients that wait to hear when the picture that is on its way is seen.
+    /// Buffers that clients get back with the next frame.
+    pub(crate) replaced: Replaced,
     pub(crate) waiting_feedback: Option<OutputPresentationFeedback>,
     /// Why the event loop was stopped, if not because somebody wanted it.
     pub(crate) failure: Option<StartError>,

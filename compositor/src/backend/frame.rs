@@ -41,6 +41,10 @@ pub(crate) struct Seen {
 impl State {
     /// Draws now, or arms the timer for the next picture.
     pub(crate) fn draw_if_due(&mut self) {
+        if !self.backend_ready() {
+            // Nobody knows when the next frame is.
+            self.replaced.give_back();
+        }
         if !self.dirty || self.frame_timer_armed || !self.backend_ready() {
             return;
         }
@@ -105,6 +109,7 @@ impl State {
         for popup in self.shell.popups.iter_mut().filter(|p| p.mapped) {
             popup.frames += u64::from(std::mem::take(&mut popup.fresh));
         }
+        self.replaced.give_back();
         self.answer_frames(drawn.states.as_ref(), drawn.later);
     }
 

@@ -14,6 +14,7 @@ use smithay::{
     },
 };
 
+use super::buffers::Replaced;
 use super::{Stage, Window, has_buffer, root_of, title, window_geometry};
 use crate::{
     domain::DomainId,
@@ -63,7 +64,9 @@ impl State {
 
     /// Every commit of every surface comes through here.
     pub(crate) fn surface_committed(&mut self, surface: &WlSurface) {
+        let before = Replaced::shown(surface);
         on_commit_buffer_handler::<Self>(surface);
+        self.replaced.keep(surface, before);
         self.last_commit = std::time::Instant::now();
         self.dirty = true;
         let scale = self.scale;

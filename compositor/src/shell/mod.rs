@@ -1,5 +1,6 @@
 //! Windows and popups: what a client shows, joined with where [`crate::layout`] puts it.
 
+pub(crate) mod buffers;
 mod commit;
 mod layer;
 mod popup;

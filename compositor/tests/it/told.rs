@@ -14,7 +14,7 @@ use wayland_client::{
     Connection, Dispatch, Proxy, QueueHandle, WEnum, delegate_noop, event_created_child,
     globals::GlobalListContents,
     protocol::{
-        wl_buffer::WlBuffer,
+        wl_buffer::{self, WlBuffer},
         wl_callback,
         wl_compositor::WlCompositor,
         wl_data_device::{self, WlDataDevice},
@@ -567,7 +567,20 @@ impl Dispatch<XdgActivationTokenV1, ()> for Told {
 delegate_noop!(Told: ZwlrLayerShellV1);
 delegate_noop!(Told: XdgActivationV1);
 delegate_noop!(Told: ignore WlShm);
-delegate_noop!(Told: ignore WlBuffer);
+
+impl Dispatch<WlBuffer, ()> for Told {
+    fn event(
+        told: &mut Self,
+        buffer: &WlBuffer,
+        _: wl_buffer::Event,
+        (): &(),
+        _: &Connection,
+        _: &QueueHandle<Self>,
+    ) {
+        // The only event: it is the client's again.
+        told.say(format!("buffer {} back", buffer.id().protocol_id()));
+    }
+}
 delegate_noop!(Told: WlCompositor);
 delegate_noop!(Told: WlSubcompositor);
 delegate_noop!(Told: WlSubsurface);

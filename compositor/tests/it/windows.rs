@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use wayland_client::Proxy;
+use wayland_client::{Proxy, protocol::wl_buffer::WlBuffer};
 
 use crate::{clients::Client, fixture::Desk};
 
@@ -38,6 +38,45 @@ fn a_window_that_attaches_nothing_vanishes_and_can_come_back() {
     client.show(&window.surface, 50, 60, BLUE);
     assert!(client.sync());
     assert_eq!(desk.window_of("work").unwrap().w, 50);
+}
+
+#[test]
+fn buffers_come_back_once_when_others_are_shown() {
+    let desk = Desk::two();
+    let mut client = Client::connect(&desk, "work");
+    let window = client.bare_window();
+    let draw = |client: &Client| {
+        let buffer = client.buffer(100, 100, BLUE);
+        window.surface.attach(Some(&buffer), 0, 0);
+        window.surface.damage_buffer(0, 0, 100, 100);
+        window.surface.commit();
+        buffer
+    };
+    let count = |client: &Client, buffer: &WlBuffer| {
+        let line = format!("buffer {} back", buffer.id().protocol_id());
+        client.told.log.iter().filter(|told| **told == line).count()
+    };
+    let mut last = draw(&client);
+    // One a frame, and several a frame.
+    for round in 0..6 {
+        let mut replaced = vec![last];
+        for _ in 0..round {
+            replaced.push(draw(&client));
+        }
+        last = draw(&client);
+        for buffer in &replaced {
+            let line = format!("buffer {} back", buffer.id().protocol_id());
+            client.until("a buffer to come back", |t| t.has(&line));
+        }
+        assert!(client.sync());
+        assert!(replaced.iter().all(|buffer| count(&client, buffer) == 1));
+        assert_eq!(count(&client, &last), 0, "the one that is shown");
+    }
+    // Nothing replaces it, and it comes back all the same.
+    window.surface.attach(None, 0, 0);
+    window.surface.commit();
+    let line = format!("buffer {} back", last.id().protocol_id());
+    client.until("the last one", |t| t.has(&line));
 }
 
 #[test]
