@@ -273,6 +273,8 @@ impl Client {
             Command::PowerOff => self.manager.power_off().await,
             Command::Reboot => self.manager.reboot().await,
             Command::Menu => self.manager.request_menu().await,
+            Command::CopyAcross => self.manager.copy_across().await,
+            Command::PasteAcross => self.manager.paste_across().await,
             Command::Allow(id, target) => self.calls.allow_ask(id, &target).await,
             Command::Deny(id) => self.calls.deny_ask(id).await,
             Command::Arm(id, time) => {

@@ -20,6 +20,8 @@ pub trait Manager {
     fn power_off(&self) -> zbus::Result<()>;
     fn reboot(&self) -> zbus::Result<()>;
     fn request_menu(&self) -> zbus::Result<()>;
+    fn copy_across(&self) -> zbus::Result<()>;
+    fn paste_across(&self) -> zbus::Result<()>;
 
     #[zbus(signal)]
     fn domain_state_changed(&self, name: &str, state: &str, detail: &str);

@@ -155,6 +155,10 @@ pub enum Command {
     Reboot,
     /// Show the menu.
     Menu,
+    /// Keep what the focused window's domain has copied, for another domain.
+    CopyAcross,
+    /// Give the focused window's domain what was kept.
+    PasteAcross,
     /// The user says yes to a question, with this target.
     Allow(u64, String),
     /// The user says no.

@@ -50,6 +50,10 @@ pub enum Action {
     Power(Power),
     /// A click on the menu's button.
     Menu,
+    /// Keep what the focused window's domain has copied, for another domain.
+    CopyAcross,
+    /// Give the focused window's domain what was kept.
+    PasteAcross,
 }
 
 /// The panel's state.
@@ -167,6 +171,8 @@ impl Model {
                 self.popup = Popup::None;
                 Some(Command::Menu)
             }
+            Action::CopyAcross => Some(Command::CopyAcross),
+            Action::PasteAcross => Some(Command::PasteAcross),
         }
     }
 

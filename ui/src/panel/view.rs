@@ -112,17 +112,31 @@ impl Panel {
         ]
         .spacing(7)
         .align_y(Vertical::Center);
-        container(name)
-            .padding([3, 9])
-            .style(|_| container::Style {
-                border: iced::Border {
-                    color: theme::LINE,
-                    width: 1.0,
-                    radius: 5.0.into(),
-                },
-                ..theme::filled(theme::RAISED)
-            })
-            .into()
+        let name = container(name).padding([3, 9]).style(|_| container::Style {
+            border: iced::Border {
+                color: theme::LINE,
+                width: 1.0,
+                radius: 5.0.into(),
+            },
+            ..theme::filled(theme::RAISED)
+        });
+        // What Ctrl+Shift+C and Ctrl+Shift+V do. The bar never has the keyboard, so the window keeps
+        // it.
+        let across = |words, action| {
+            flat(
+                text(words).size(theme::SMALL).color(theme::DIM),
+                false,
+                action,
+            )
+        };
+        row![
+            name,
+            across("Copy out", Action::CopyAcross),
+            across("Paste in", Action::PasteAcross),
+        ]
+        .spacing(2)
+        .align_y(Vertical::Center)
+        .into()
     }
 
     /// The focused window's title and the list of windows; or what was not done.
