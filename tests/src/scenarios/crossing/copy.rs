@@ -39,6 +39,7 @@ fn run(context: &Context<'_>) -> Outcome {
     log(context)?;
     policy(context, &format!("{POLICY}{}", super::scp::RULE))?;
     super::throughput::compare(context)?;
+    super::throughput::large(context)?;
     context.host_ok(&["sh", "-c", "rm -r ~/.config/bulkhead/policy.d"])?;
     for domain in ["work", "personal"] {
         context.guest_ok(

@@ -16,7 +16,7 @@ const MOST_OF_SCP: f64 = 1.0;
 /// Copies one large file from `work` to `personal`, by each of three ways. The two that are close to
 /// each other are done twice; the better time counts.
 pub(super) fn compare(context: &Context<'_>) -> Outcome {
-    let mib = context.rounds(24, 2048) as u64;
+    let mib = context.rounds(24, 128) as u64;
     let make = format!(
         "rm -rf ~/sent; head -c {}M /dev/urandom > ~/large; sha256sum < ~/large",
         mib
@@ -52,6 +52,27 @@ pub(super) fn compare(context: &Context<'_>) -> Outcome {
     context.log("throughput.txt", told.as_bytes())?;
     check!(times(stream) < MOST, "{told}");
     check!(times(scp) < MOST_OF_SCP, "{told}");
+    context
+        .guest_ok("work", &["rm", "-f", "/home/user/large"])
+        .map(drop)
+}
+
+/// A large file arrives whole, and who waits for it sees how far it has come.
+pub(super) fn large(context: &Context<'_>) -> Outcome {
+    let mib = context.rounds(64, 2048);
+    let make = format!("head -c {mib}M /dev/urandom > ~/large; sha256sum < ~/large");
+    let sum = context.guest_ok("work", &["sh", "-c", &make])?;
+    // Progress is for terminals.
+    let copy = "script -qec 'bulkhead-copy --to personal large' /dev/null";
+    let shown = context.guest_ok("work", &["sh", "-c", copy])?;
+    arrived(context, "~/Incoming/work/large", &sum)?;
+    let lines: Vec<&str> = shown
+        .split(['\r', '\n'])
+        .filter(|line| line.contains(" of ") && line.contains("large"))
+        .collect();
+    println!("  {mib} MiB arrived; {} lines of progress", lines.len());
+    context.log("progress.txt", lines.join("\n").as_bytes())?;
+    check!(lines.len() > 3, "its progress was shown so:\n{shown}");
     context
         .guest_ok("work", &["rm", "-f", "/home/user/large"])
         .map(drop)
