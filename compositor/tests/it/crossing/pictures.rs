@@ -308,6 +308,10 @@ fn within_its_domain_it_stays_as_it_is() {
     three.copy_across();
     three.desk.chord(&[CTRL, SHIFT, KEY_V]);
     assert!(three.notice().starts_with("pasted an image of "));
-    three.work.until("the clipboard", |t| t.clipboard.is_some());
+    // Before, its clipboard was its own, and reading that would wait for itself.
+    three
+        .work
+        .until("its own is replaced", |t| t.has("cancelled"));
+    assert!(three.work.sync());
     assert!(read(three.work.paste_as("image/png").unwrap()) == picture());
 }
