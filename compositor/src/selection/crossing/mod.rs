@@ -11,7 +11,7 @@
 mod parcel;
 mod png;
 mod reading;
-mod redraw;
+pub(super) mod redraw;
 mod redrawing;
 mod serving;
 

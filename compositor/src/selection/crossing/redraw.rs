@@ -5,7 +5,7 @@
 //! but what is known already and how many bytes a pixel has, and exactly so many pixels. Whatever they
 //! are, they are a picture. They are encoded here, by a thread, row by row as they come.
 //!
-//! The entry is [`start`]. It knows nothing of clipboards: whoever moves a picture between domains
+//! The entry is [`start`]. It knows nothing of clipboards: whatever moves a picture between domains
 //! gives it the picture, the disposable's two pipes, and what is to be done in the end.
 
 use std::{
@@ -76,7 +76,7 @@ pub(crate) struct Ends {
 
 /// A picture that is being drawn. It is given up by [`Redraw::stop`].
 #[derive(Debug)]
-pub(super) struct Redraw {
+pub(in crate::selection) struct Redraw {
     result: RegistrationToken,
     /// The other end of it tells the thread that nobody waits any more.
     _stop: OwnedFd,
@@ -84,14 +84,14 @@ pub(super) struct Redraw {
 
 impl Redraw {
     /// Closes the pipes soon, and tells nobody; also right when it has ended already.
-    pub(super) fn stop(self, events: &LoopHandle<'static, State>) {
+    pub(in crate::selection) fn stop(self, events: &LoopHandle<'static, State>) {
         events.remove(self.result);
     }
 }
 
 /// Begins to draw a picture anew. `done` is called once, unless it is stopped before, within `limit`
 /// and a moment.
-pub(super) fn start(
+pub(in crate::selection) fn start(
     events: &LoopHandle<'static, State>,
     picture: Arc<Parcel>,
     ends: Ends,
