@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -222,5 +223,23 @@ fn without_a_disposable_there_is_no_picture() {
     let description = machine.path("images/templates/apps/template.toml");
     fs::write(&description, "name = \"apps\"\n").unwrap();
     refused(3, "the caller has no default for new disposables");
+    assert_eq!(disposables(&machine), 0);
+}
+
+#[test]
+fn no_program_can_call_the_decoder() {
+    let machine = machine();
+    machine.ok(&["start", "work"]);
+    let socket = machine.path("call-work.sock");
+    wait(&machine, "no socket for calls", || socket.exists());
+    let call = Command::new(programs().join("bulkhead-rpc"))
+        .args(["@dispvm", "bulkhead.DecodePicture"])
+        .stdin(Stdio::null())
+        .env("BULKHEAD_CALL_SOCKET", socket)
+        .output()
+        .unwrap();
+    assert_eq!(call.status.code(), Some(126));
+    let log = machine.ok(&["transfers"]);
+    assert!(log.contains("only the user's keys can do that"), "{log}");
     assert_eq!(disposables(&machine), 0);
 }
