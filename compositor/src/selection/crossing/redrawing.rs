@@ -32,7 +32,7 @@ impl State {
                     held.from.span(),
                     " into ".into(),
                     to.span(),
-                    ": it is redrawn in a disposable…".into(),
+                    ": it is redrawn in a disposable...".into(),
                 ];
                 self.crossing().stage = Stage::Redrawing(Redrawing { id, held, to, work });
                 self.show_notice_for(words.into(), limit);

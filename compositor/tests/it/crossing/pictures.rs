@@ -81,7 +81,7 @@ impl Three {
         assert_eq!(answer["ok"], true, "{answer}");
         assert_eq!(
             self.notice(),
-            format!("pasting a picture from work into {domain}: it is redrawn in a disposable…")
+            format!("pasting a picture from work into {domain}: it is redrawn in a disposable...")
         );
         Disposable {
             id,
@@ -118,7 +118,7 @@ impl Disposable {
     }
 
     /// The desktop has closed its ends.
-    fn is_given_up(mut self) {
+    fn must_be_given_up(mut self) {
         let mut rest = Vec::new();
         self.picture.read_to_end(&mut rest).unwrap();
         let mut tries = 0;
@@ -218,7 +218,7 @@ fn what_a_disposable_says_that_is_no_picture_is_refused() {
 }
 
 #[test]
-fn a_disposable_that_hangs_is_given_up_and_the_desktop_goes_on() {
+fn a_disposable_that_hangs_must_be_given_up_and_the_desktop_goes_on() {
     let mut three = Three::with(CrossingLimits {
         redraw: Duration::from_millis(500),
         ..CrossingLimits::default()
@@ -232,7 +232,7 @@ fn a_disposable_that_hangs_is_given_up_and_the_desktop_goes_on() {
     assert_eq!(three.desk.windows().len(), 3);
     assert_eq!(three.ended(&id), "the disposable took too long");
     assert!(three.notice().ends_with("the disposable took too long"));
-    disposable.is_given_up();
+    disposable.must_be_given_up();
     assert_saw_nothing(&mut three.personal);
 }
 
@@ -245,14 +245,14 @@ fn the_manager_says_why_it_failed() {
     assert_eq!(three.ended(&id), "there is no memory for it");
     let notice = "not pasted from work into personal: there is no memory for it";
     assert_eq!(three.notice(), notice);
-    disposable.is_given_up();
+    disposable.must_be_given_up();
     // Only once, and not of another paste.
     assert_eq!(three.answer(&id, false, &[])["ok"], false);
     assert_saw_nothing(&mut three.personal);
 }
 
 #[test]
-fn it_is_given_up_with_its_target() {
+fn it_must_be_given_up_with_its_target() {
     let mut three = Three::new();
     let id = three.paste_picture("personal");
     let disposable = three.allow(id.clone(), "personal");
@@ -264,7 +264,7 @@ fn it_is_given_up_with_its_target() {
         three.notice(),
         "not pasted from work into personal: it has ended"
     );
-    disposable.is_given_up();
+    disposable.must_be_given_up();
     let id = three.paste_again("other");
     three.allow(id.clone(), "other").decode(&good_answer());
     assert_eq!(three.ended(&id), "");
@@ -272,7 +272,7 @@ fn it_is_given_up_with_its_target() {
 }
 
 #[test]
-fn it_is_given_up_when_the_user_does_something_else() {
+fn it_must_be_given_up_when_the_user_does_something_else() {
     let mut three = Three::new();
     let id = three.paste_picture("personal");
     let first = three.allow(id.clone(), "personal");
@@ -284,7 +284,7 @@ fn it_is_given_up_when_the_user_does_something_else() {
     );
     // Elsewhere: that window is meant.
     let id_elsewhere = three.paste_again("other");
-    first.is_given_up();
+    first.must_be_given_up();
     let second = three.allow(id_elsewhere.clone(), "other");
     // Something else is copied.
     three.focus("personal");
@@ -295,7 +295,7 @@ fn it_is_given_up_when_the_user_does_something_else() {
         "the user copied or pasted again"
     );
     assert_eq!(three.answer(&second.id, false, &[])["ok"], false);
-    second.is_given_up();
+    second.must_be_given_up();
     three.personal.until("somebody pastes", |t| t.has("send"));
     assert_eq!(three.notice(), "copied 4 bytes of text from personal");
     assert_saw_nothing(&mut three.watcher);
