@@ -1,4 +1,4 @@
-//! One line that tells the user what just happened, for three seconds, above everything that a
+//! One line that tells the user what just happened, for three seconds, or what goes on, above everything that a
 //! domain can draw.
 
 use std::time::Duration;
@@ -54,6 +54,11 @@ impl State {
     /// Shows a notice instead of the one before, and tells subscribers. It goes by itself; an idle
     /// desktop has no timer for it.
     pub(crate) fn show_notice(&mut self, spans: Vec<Span>) {
+        self.show_notice_for(spans, SHOWN);
+    }
+
+    /// The same, of something that goes on for at most so long: its end is another notice.
+    pub(crate) fn show_notice_for(&mut self, spans: Vec<Span>, most: Duration) {
         let text: String = spans.iter().map(Span::text).collect();
         tracing::info!(text, "notice");
         self.announce_notice(&text);
@@ -61,7 +66,7 @@ impl State {
             self.events.remove(old.timer);
         }
         self.dirty = true;
-        let timer = Timer::from_duration(SHOWN);
+        let timer = Timer::from_duration(most);
         let armed = self.events.insert_source(timer, |_, (), state| {
             state.notice = None;
             state.dirty = true;

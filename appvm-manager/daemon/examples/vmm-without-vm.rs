@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use bulkhead_protocol::{CALL_PORT, CONTROL_PORT, Hello, Message};
+use bulkhead_protocol::{CALL_PORT, CONTROL_PORT, Hello, Message, read_message};
 use bulkhead_vmm_api::{
     ConsoleConfig, ControlCommand, ControlReply, ControlRequest, GuestConnections, Socket, Source,
     VmConfig, VmState,
@@ -223,6 +223,9 @@ fn bridge_exec(host: &UnixListener, exec: &Path) {
                 return;
             };
             stream.write_all(b"OK 1073741824\n").unwrap();
+            let Ok(agent) = with_programs(&mut stream, agent) else {
+                return;
+            };
             let (mut from_host, mut to_agent) =
                 (stream.try_clone().unwrap(), agent.try_clone().unwrap());
             thread::spawn(move || {
@@ -234,6 +237,23 @@ fn bridge_exec(host: &UnixListener, exec: &Path) {
             let _ = to_host.shutdown(Shutdown::Both);
         });
     }
+}
+
+/// A guest has Bulkhead's programs in a folder of its own. Where BULKHEAD_TEST_PROGRAMS names a folder,
+/// the commands that want them get those there.
+fn with_programs(host: &mut UnixStream, mut agent: UnixStream) -> Result<UnixStream> {
+    let Some(folder) = std::env::var_os("BULKHEAD_TEST_PROGRAMS") else {
+        return Ok(agent);
+    };
+    let mut message = read_message(host)?;
+    if let Message::Exec(request) = &mut message
+        && let Some(program) = request.argv.first_mut()
+        && let Some(name) = program.strip_prefix("/run/bulkhead/bin/")
+    {
+        *program = Path::new(&folder).join(name).display().to_string();
+    }
+    agent.write_all(&message.encode()?)?;
+    Ok(agent)
 }
 
 fn serve_control(control: &UnixListener, agent: u32, stubborn: bool, folder: &Path) {

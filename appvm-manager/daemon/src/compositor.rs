@@ -31,7 +31,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct WindowEvent {
-    /// `window_mapped`, `window_closed`, `title`, `focus`, `menu`, `power`, `paste`, `notice`.
+    /// `window_mapped`, `window_closed`, `title`, `focus`, `menu`, `power`, `paste`,
+    /// `redrawn`, `notice`.
     pub event: String,
     /// Whose window.
     pub domain: Option<String>,
@@ -55,8 +56,10 @@ pub struct WindowEvent {
     pub target: Option<String>,
     /// How much.
     pub bytes: u64,
-    /// What the user is told, of a notice.
+    /// What the user is told, of a notice; why a picture was not drawn anew.
     pub text: Option<String>,
+    /// The picture was drawn anew, and is where it was to go.
+    pub pasted: bool,
 }
 
 /// What [`Compositor::follow`] hands on.
@@ -212,16 +215,20 @@ impl Compositor {
         self.request(&json!({ "op": op }), &[]).await.map(|_| ())
     }
 
-    /// Says whether the user may paste.
+    /// Says whether the user may paste. For a picture, a yes has two descriptors: where the picture
+    /// goes, and where its pixels come from. A no may follow it.
     pub(crate) async fn answer_paste(
         &self,
         id: u64,
-        decision: std::result::Result<(), String>,
+        decision: std::result::Result<&[BorrowedFd<'_>], String>,
     ) -> std::result::Result<(), Refused> {
         let allow = decision.is_ok();
-        let reason = decision.err().unwrap_or_default();
+        let (fds, reason) = match decision {
+            Ok(fds) => (fds, String::new()),
+            Err(reason) => (&[][..], reason),
+        };
         let request = json!({"op": "answer_paste", "id": id, "allow": allow, "reason": reason});
-        self.request(&request, &[]).await.map(|_| ())
+        self.request(&request, fds).await.map(|_| ())
     }
 
     /// The label under which a domain's windows are shown.
@@ -316,7 +323,7 @@ impl Packets {
         loop {
             let mut ready = self.0.writable().await?;
             let sent = ready.try_io(|socket| {
-                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
                 let mut ancillary = SendAncillaryBuffer::new(&mut space);
                 if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
                     return Err(io::ErrorKind::InvalidInput.into());

@@ -98,7 +98,7 @@ impl Manager {
         }
     }
 
-    fn disposable_name(&self) -> Result<DomainName> {
+    pub(crate) fn disposable_name(&self) -> Result<DomainName> {
         // The clock spreads the names: one that was used a moment ago does not come again.
         let start = (crate::domain::now_us() / 1000) as u32;
         (0..NAMES)
@@ -159,7 +159,7 @@ impl Manager {
     }
 
     /// Ends and removes it. Nothing in it is worth an orderly end.
-    async fn dispose(&self, name: &DomainName) {
+    pub(crate) async fn dispose(&self, name: &DomainName) {
         match self.kill(name).await {
             Ok(()) | Err(Error::NotRunning(_) | Error::NoSuchDomain(_)) => {}
             Err(error) => tracing::warn!(domain = %name, %error, "a disposable"),

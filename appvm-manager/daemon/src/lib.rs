@@ -31,6 +31,7 @@ pub mod lifecycle;
 pub mod logs;
 pub mod manager;
 mod paste;
+mod pictures;
 pub mod plan;
 pub mod power;
 pub mod rpc;

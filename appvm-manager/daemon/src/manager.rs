@@ -112,6 +112,7 @@ pub struct Manager {
     /// The machine is about to be switched off: nothing is started any more.
     pub(crate) ending: AtomicBool,
     pub(crate) calls: crate::rpc::Calls,
+    pub(crate) redraws: crate::pictures::Redraws,
     events: broadcast::Sender<Event>,
     cids: AtomicU32,
 }
@@ -147,6 +148,7 @@ impl Manager {
                 log: crate::rpc::log::Log::new(dirs.transfers()),
                 quota: crate::rpc::quota::Quota::default(),
             },
+            redraws: crate::pictures::Redraws::default(),
             events: broadcast::Sender::new(256),
             cids: AtomicU32::new(3),
             dirs,
@@ -173,6 +175,9 @@ impl Manager {
             News::Gone => self.locked_windows().replace(&[]),
             News::Event(event) => self.locked_windows().apply(event),
         };
+        if let News::Gone = news {
+            self.redraws.all_ended();
+        }
         if let News::Event(event) = news {
             let domain = event.domain.as_deref().and_then(|name| name.parse().ok());
             match (event.event.as_str(), domain, event.id) {
@@ -192,6 +197,7 @@ impl Manager {
                 }
                 ("power", _, _) => self.clone().power_button(),
                 ("paste", _, _) => self.clone().paste_asked(&event),
+                ("redrawn", _, _) => self.redraws.ended(&event),
                 ("notice", _, _) => {
                     let text = crate::text::clean(event.text.as_deref().unwrap_or_default(), 300);
                     tracing::info!(text, "notice");

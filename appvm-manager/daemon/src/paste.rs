@@ -1,7 +1,8 @@
 //! Pasting from one domain into another: the compositor asks, the policy decides.
 //!
 //! The user has pressed the keys for it in the target's window. That is the answer wherever the
-//! policy asks, and changes nothing where it denies. The manager never sees what is pasted.
+//! policy asks, and changes nothing where it denies. The manager never sees text that is pasted; pictures
+//! pass through it unread on their way to and from a disposable ([`crate::pictures`]).
 
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ use crate::manager::Manager;
 use crate::rpc::log::Record;
 use crate::rules::{self, RulesError};
 
+/// What the compositor calls a picture.
+const IMAGE: &str = "image";
 /// The service that stands for it in a policy, as in Qubes.
 const SERVICE: &[u8] = b"qubes.ClipboardPaste";
 
@@ -79,23 +82,43 @@ impl Manager {
                 Ok(Err(why)) => Err(why.into()),
                 Err(_) => Err(NotPasted::Failed),
             };
-            match &decided {
+            let answer = match decided {
                 Ok(rule) => {
                     tracing::info!(source, target, kind, bytes, %rule, "pasting is allowed");
+                    if kind == IMAGE {
+                        return self.paste_picture(id, &call, bytes, record).await;
+                    }
                     record.pasted(bytes);
+                    Ok(())
                 }
                 Err(why) => {
                     tracing::warn!(source, target, kind, bytes, %why, "pasting is denied");
                     record.ended(&why.to_string());
+                    Err(why.to_string())
                 }
-            }
+            };
             self.calls.log.append(&record);
-            let answer = decided.map(drop).map_err(|why| why.to_string());
             self.answer_paste(id, answer).await;
         });
     }
 
+    /// A picture is pasted when it was drawn anew.
+    async fn paste_picture(self: &Arc<Self>, id: u64, call: &Call, bytes: u64, mut record: Record) {
+        match self.redraw(id, &call.source).await {
+            Ok(()) => record.pasted(bytes),
+            Err(why) => {
+                tracing::warn!(source = %call.source, %why, "a picture is not pasted");
+                record.ended(&why.to_string());
+            }
+        }
+        self.calls.log.append(&record);
+    }
+
     async fn answer_paste(&self, id: u64, answer: Result<(), String>) {
+        let answer = match answer {
+            Ok(()) => Ok(&[][..]),
+            Err(why) => Err(why),
+        };
         if let Err(error) = self.compositor.answer_paste(id, answer).await {
             tracing::warn!(id, %error, "the decision about a paste came to nothing");
         }

@@ -49,6 +49,11 @@ qubes.GetDate sys-tor ->               = deny Policy quiet (32)
 qubes.GetRandomizedTime sys-tor -> dom0 = allow dom0 (36)
 qubes.GetRandomizedTime sys-tor ->     = allow dom0 (35)
 
+case pictures are decoded in new disposables and nowhere else
+bulkhead.DecodePicture work -> @dispvm    = allow @dispvm:dvm (40)
+bulkhead.DecodePicture vault -> @dispvm   = deny NoDefaultDisposable (40)
+bulkhead.DecodePicture work -> personal   = deny NoRule
+
 case everything else is denied
 qubes.VMShell work -> @dispvm          = deny NoRule
 qubes.VMExec+ls work -> personal       = deny NoRule

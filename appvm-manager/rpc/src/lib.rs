@@ -7,7 +7,7 @@
 //! It trusts the guest that it runs in, as whose user it runs, and the manager, over the guest's
 //! vsock. It believes nothing that comes from the other domain: what it shows is cleaned, and what it
 //! opens is a web address that was checked, or a file that `bulkhead-transfer` received. It must never
-//! run what was received.
+//! run what was received. Pictures are decoded by [`picture`], which the host asks of disposables only.
 //!
 //! Start reading at [`call`] (the caller's side) and [`serve`] (the other one).
 
@@ -15,6 +15,7 @@ pub mod call;
 pub mod copy;
 pub mod help;
 pub mod open;
+pub mod picture;
 pub mod program;
 pub mod serve;
 pub mod url;

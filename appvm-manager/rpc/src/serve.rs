@@ -22,7 +22,7 @@ use bulkhead_transfer::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
-use crate::{Failure, open, url};
+use crate::{Failure, open, picture, url};
 
 /// Where services are looked for, first match first. `~` is the user's home.
 pub const FOLDERS: [&str; 6] = [
@@ -110,6 +110,9 @@ pub fn serve(request: &Request) -> Result<u8, Failure> {
     match request.service.as_str() {
         COPY => receive(request, &home).map(|_| 0),
         open::OPEN_URL => open_url().map(|()| 0),
+        picture::DECODE => picture::decode(io::stdin().lock(), io::stdout().lock())
+            .map(|()| 0)
+            .map_err(|error| Failure::new(1, error.to_string())),
         open::OPEN_FILE => {
             let received = receive(request, &home)?;
             let folder = home.join("Incoming").join(request.source.as_str());

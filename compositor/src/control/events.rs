@@ -108,6 +108,18 @@ impl State {
         true
     }
 
+    /// A picture that was to be drawn anew has been, or will not be, and why not. Its disposable is
+    /// no longer needed.
+    pub(crate) fn announce_redrawn(&mut self, id: u64, why_not: Option<&str>) {
+        self.announce(json!({
+            "event": "redrawn",
+            "id": id,
+            "pasted": why_not.is_none(),
+            "text": why_not.unwrap_or_default(),
+            "time_us": time_us(),
+        }));
+    }
+
     /// The user is told something.
     pub(crate) fn announce_notice(&mut self, text: &str) {
         self.announce(json!({ "event": "notice", "text": text, "time_us": time_us() }));

@@ -9,6 +9,7 @@ use super::{error, ok};
 use crate::{
     domain::{Colour, DomainError},
     layout::WindowId,
+    selection::Ends,
     server::SharedDisplay,
     state::State,
 };
@@ -108,7 +109,17 @@ impl State {
                 ok()
             }
             Request::AnswerPaste { id, allow, reason } => {
-                let decision = if allow { Ok(()) } else { Err(reason) };
+                let decision = match (allow, <[OwnedFd; 2]>::try_from(fds)) {
+                    (false, _) => Err(reason),
+                    (true, Ok([picture, pixels])) => Ok(Some(Ends { picture, pixels })),
+                    (true, Err(fds)) if fds.is_empty() => Ok(None),
+                    (true, Err(_)) => {
+                        return error(
+                            "answer_paste has no descriptors, or two for a picture: a pipe that \
+                             takes it and one that gives its pixels",
+                        );
+                    }
+                };
                 if self.decide_paste(id, decision) {
                     ok()
                 } else {

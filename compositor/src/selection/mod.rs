@@ -17,6 +17,7 @@ use std::{
 };
 
 pub use crossing::CrossingLimits;
+pub(crate) use crossing::Ends;
 use crossing::{Crossing, Parcel};
 pub(crate) use drag::Drag;
 use smithay::reexports::{
@@ -122,6 +123,7 @@ impl State {
     pub(crate) fn forget_selections(&mut self, domain: DomainId) {
         self.selections.boards.remove(&domain);
         self.stop_serving_domain(domain);
+        self.stop_redrawing_for(domain);
     }
 
     /// The client that has the keyboard.

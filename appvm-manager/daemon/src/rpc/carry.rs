@@ -62,13 +62,11 @@ impl Manager {
             }
         };
         let request = ExecRequest {
-            argv: vec![
-                SERVER.to_owned(),
-                "--serve".to_owned(),
-                call.service.as_str().to_owned(),
-                call.argument.as_str().to_owned(),
-                call.source.to_string(),
-            ],
+            argv: serve_command(
+                call.service.as_str(),
+                call.argument.as_str(),
+                call.source.as_str(),
+            ),
             user: user(allow.user.as_ref())?,
             ..ExecRequest::default()
         };
@@ -167,6 +165,13 @@ impl Manager {
             }
         }
     }
+}
+
+/// What runs in a guest that is called.
+pub(crate) fn serve_command(service: &str, argument: &str, source: &str) -> Vec<String> {
+    [SERVER, "--serve", service, argument, source]
+        .map(str::to_owned)
+        .into()
 }
 
 /// Whether a window comes of it.

@@ -12,8 +12,8 @@ use crate::rules;
 
 /// The service whose input begins with a list of files, for the question.
 const WITH_MANIFEST: [&str; 2] = ["qubes.Filecopy", "qubes.OpenInVM"];
-/// The user pastes by keys; no program may ask for it.
-const NEVER_CALLED: [&str; 1] = ["qubes.ClipboardPaste"];
+/// The user pastes by keys; no program may ask for it, nor for what comes of it.
+const NEVER_CALLED: [&str; 2] = ["qubes.ClipboardPaste", crate::pictures::SERVICE];
 
 /// No.
 #[derive(Debug, thiserror::Error)]

@@ -31,6 +31,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::manager::Manager;
 use budget::Budget;
 use caller::{Caller, CallerError};
+pub(crate) use carry::serve_command;
 use log::Record;
 
 /// Calls of one domain at the same time, open questions included.

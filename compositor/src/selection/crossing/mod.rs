@@ -2,7 +2,7 @@
 //!
 //! *Copy* (Ctrl+Shift+C) reads what the focused domain has copied and keeps it here. *Paste*
 //! (Ctrl+Shift+V) asks the manager whether it may go to the focused domain; if so, it becomes that
-//! domain's clipboard, and nothing is kept here. No domain is told of either before it is its turn:
+//! domain's clipboard, a picture after it was drawn anew ([`redraw`]), and nothing is kept here. No domain is told of either before it is its turn:
 //! a source hears that somebody pastes from it, a target that its clipboard changed, others nothing.
 //!
 //! Nothing here waits for a guest: pipes are read and written when they are ready, up to limits of
@@ -11,6 +11,8 @@
 mod parcel;
 mod png;
 mod reading;
+pub(super) mod redraw;
+mod redrawing;
 mod serving;
 
 use std::{
@@ -20,6 +22,7 @@ use std::{
 };
 
 pub(crate) use parcel::Parcel;
+pub(crate) use redraw::Ends;
 use smithay::reexports::{
     calloop::{
         RegistrationToken,
@@ -28,7 +31,7 @@ use smithay::reexports::{
     wayland_server::Resource,
 };
 
-use self::{reading::Reading, serving::Serving};
+use self::{reading::Reading, redrawing::Redrawing, serving::Serving};
 use super::Clip;
 use crate::{
     domain::{Colour, DomainId},
@@ -50,6 +53,9 @@ pub struct CrossingLimits {
     pub whole: Duration,
     /// A manager that has not answered after so long has said no.
     pub answer: Duration,
+    /// A picture that a disposable has not decoded after so long is given up. The disposable has to
+    /// be started for it.
+    pub redraw: Duration,
     /// A domain that took the keyboard by itself takes part only after so long: a window that opens
     /// just when the user presses the keys was not meant.
     pub taken_keyboard: Duration,
@@ -63,6 +69,7 @@ impl Default for CrossingLimits {
             stalled: Duration::from_secs(5),
             whole: Duration::from_secs(30),
             answer: Duration::from_secs(5),
+            redraw: Duration::from_secs(90),
             taken_keyboard: Duration::from_secs(1),
         }
     }
@@ -120,6 +127,8 @@ enum Stage {
     Held(Held),
     /// The manager is asked.
     Asking(Asking),
+    /// A picture is drawn anew for the domain that it goes to.
+    Redrawing(Redrawing),
 }
 
 /// The clipboard between domains, and what is being given to those that pasted.
@@ -245,6 +254,7 @@ impl State {
         match std::mem::take(&mut self.crossing().stage) {
             Stage::Reading(reading) => reading.stop(&self.events),
             Stage::Asking(asking) => self.events.remove(asking.timer),
+            Stage::Redrawing(redrawing) => drop(self.give_up_redrawing(redrawing)),
             Stage::Empty | Stage::Held(_) => {}
         }
     }
@@ -261,6 +271,15 @@ impl State {
                 self.paste_into(&to, held);
             }
             Stage::Held(held) => self.ask_to_paste(held, to),
+            Stage::Redrawing(redrawing) if redrawing.to.id == to.id => {
+                self.crossing().stage = Stage::Redrawing(redrawing);
+                self.say(["not pasted yet: the picture is still redrawn".into()]);
+            }
+            // Into another window than the first time: that one is meant now.
+            Stage::Redrawing(redrawing) => {
+                self.crossing().stage = Stage::Held(self.give_up_redrawing(redrawing));
+                self.paste_across();
+            }
             Stage::Empty => self.say(["not pasted: nothing was copied with Ctrl+Shift+C".into()]),
             busy @ (Stage::Reading(_) | Stage::Asking(_)) => {
                 let what = match busy {
@@ -305,8 +324,14 @@ impl State {
         }
     }
 
-    /// The manager has decided, or has not in time. False when no such paste waits.
-    pub(crate) fn decide_paste(&mut self, id: u64, decision: Result<(), String>) -> bool {
+    /// The manager has decided, or has not in time, or its disposable did not draw the picture. A yes
+    /// to a picture comes with a disposable's pipes. False when no such paste waits.
+    pub(crate) fn decide_paste(&mut self, id: u64, decision: Result<Option<Ends>, String>) -> bool {
+        if let Err(why) = &decision
+            && self.redraw_failed(id, why)
+        {
+            return true;
+        }
         let asking = match std::mem::take(&mut self.crossing().stage) {
             Stage::Asking(asking) if asking.id == id => asking,
             other => {
@@ -315,13 +340,28 @@ impl State {
             }
         };
         self.events.remove(asking.timer);
-        match decision {
-            Ok(()) if self.domains.get(asking.to.id).is_none() => {
-                self.not_pasted(asking.held, &asking.to, "it has ended");
+        let Asking { held, to, .. } = asking;
+        let ended = self.domains.get(to.id).is_none();
+        let why = match (decision, held.parcel.kind()) {
+            (Ok(ends), _) if ended => {
+                if ends.is_some() {
+                    self.announce_redrawn(id, Some("the target has ended"));
+                }
+                "it has ended".into()
             }
-            Ok(()) => self.paste_into(&asking.to, asking.held),
-            Err(why) => self.not_pasted(asking.held, &asking.to, &why),
-        }
+            (Ok(_), parcel::Kind::Text) => {
+                self.paste_into(&to, held);
+                return true;
+            }
+            (Ok(Some(ends)), parcel::Kind::Image) => {
+                self.start_redrawing(id, held, to, ends);
+                return true;
+            }
+            // Never as it is.
+            (Ok(None), parcel::Kind::Image) => "there is no disposable to redraw it in".into(),
+            (Err(why), _) => why,
+        };
+        self.not_pasted(held, &to, &why);
         true
     }
 

@@ -60,15 +60,18 @@ pub(crate) enum Unfit {
 pub(crate) struct Parcel {
     kind: Kind,
     bytes: Vec<u8>,
+    /// Of a picture.
+    size: Option<png::Size>,
 }
 
 impl Parcel {
     /// Checks what a domain gave.
     pub fn check(kind: Kind, untrusted_bytes: Vec<u8>) -> Result<Self, Unfit> {
         // Made first, so that what is refused is overwritten as well.
-        let parcel = Self {
+        let mut parcel = Self {
             kind,
             bytes: untrusted_bytes,
+            size: None,
         };
         if parcel.bytes.is_empty() {
             return Err(Unfit::Empty);
@@ -77,9 +80,19 @@ impl Parcel {
             Kind::Text => {
                 std::str::from_utf8(&parcel.bytes).map_err(|_| Unfit::Text)?;
             }
-            Kind::Image => image_may_cross(&parcel.bytes)?,
+            // Its outer shape only: it is decoded in a disposable when it crosses (`redraw`).
+            Kind::Image => parcel.size = Some(png::check(&parcel.bytes)?),
         }
         Ok(parcel)
+    }
+
+    /// A picture that this desktop has encoded itself.
+    pub fn drawn(size: png::Size, bytes: Vec<u8>) -> Self {
+        Self {
+            kind: Kind::Image,
+            bytes,
+            size: Some(size),
+        }
     }
 
     pub fn kind(&self) -> Kind {
@@ -90,6 +103,11 @@ impl Parcel {
         &self.bytes
     }
 
+    /// As the header of a picture says.
+    pub fn size(&self) -> Option<png::Size> {
+        self.size
+    }
+
     /// For people: `1.2 KiB of text`, `an image of 20.0 KiB`.
     pub fn shown(&self) -> String {
         let size = shown_size(self.bytes.len());
@@ -98,14 +116,6 @@ impl Parcel {
             Kind::Image => format!("an image of {size}"),
         }
     }
-}
-
-/// The place where a picture passes from one domain to another. It is to be decoded and encoded
-/// anew in a disposable here, so that no byte of the source's reaches the target's decoder. That
-/// needs calls between domains; until then only the outer shape is checked, and nothing is decoded
-/// on the host.
-fn image_may_cross(untrusted_bytes: &[u8]) -> Result<(), png::Wrong> {
-    png::check(untrusted_bytes)
 }
 
 impl std::fmt::Debug for Parcel {

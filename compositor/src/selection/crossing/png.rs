@@ -10,6 +10,28 @@ const MAX_SIDE_PX: u32 = 16_384;
 /// No picture has more pixels: 256 MiB when decoded.
 const MAX_PIXELS: u64 = 64 << 20;
 
+/// Width and height in pixels, both from 1 to 16,384, at most 64 million in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub width: u32,
+    pub height: u32,
+}
+
+impl Size {
+    /// If a picture of that size may cross.
+    pub fn new(untrusted_width: u32, untrusted_height: u32) -> Option<Self> {
+        let sides = 1..=MAX_SIDE_PX;
+        let pixels = u64::from(untrusted_width) * u64::from(untrusted_height);
+        let fits = sides.contains(&untrusted_width)
+            && sides.contains(&untrusted_height)
+            && pixels <= MAX_PIXELS;
+        fits.then_some(Self {
+            width: untrusted_width,
+            height: untrusted_height,
+        })
+    }
+}
+
 /// What is wrong with a picture.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum Wrong {
@@ -27,10 +49,11 @@ pub(crate) enum Wrong {
     Trailing,
 }
 
-/// Checks signature, header and chunks up to the end. Runs once over the chunks, however many.
-pub(crate) fn check(untrusted: &[u8]) -> Result<(), Wrong> {
+/// Checks signature, header and chunks up to the end, and gives the size that the header says. Runs
+/// once over the chunks, however many.
+pub(crate) fn check(untrusted: &[u8]) -> Result<Size, Wrong> {
     let mut rest = untrusted.strip_prefix(&SIGNATURE).ok_or(Wrong::Signature)?;
-    let mut first = true;
+    let mut size = None;
     let mut pixels = false;
     loop {
         let (untrusted_length, after) = rest.split_first_chunk::<4>().ok_or(Wrong::Short)?;
@@ -41,31 +64,31 @@ pub(crate) fn check(untrusted: &[u8]) -> Result<(), Wrong> {
         // The checksum is the decoder's business.
         let (_, after) = after.split_first_chunk::<4>().ok_or(Wrong::Short)?;
         debug_assert_eq!(rest.len() - after.len(), CHUNK_BYTES + length);
-        match (kind, first) {
-            (b"IHDR", true) => header(data)?,
+        match (kind, size) {
+            (b"IHDR", None) => size = Some(header(data)?),
             // The header comes first and once (5.6).
-            (b"IHDR", false) | (_, true) => return Err(Wrong::Header),
-            (b"IDAT", false) => pixels = true,
-            (b"IEND", false) => {
+            (b"IHDR", Some(_)) | (_, None) => return Err(Wrong::Header),
+            (b"IDAT", Some(_)) => pixels = true,
+            (b"IEND", Some(size)) => {
                 return match (data, after, pixels) {
-                    ([], [], true) => Ok(()),
+                    ([], [], true) => Ok(size),
                     ([], [], false) => Err(Wrong::Short),
                     ([], ..) => Err(Wrong::Trailing),
                     _ => Err(Wrong::Chunk),
                 };
             }
-            (b"PLTE", false) => {}
+            (b"PLTE", Some(_)) => {}
             // Chunks that a decoder may skip have a small first letter; others are unknown (5.4).
-            ([b'a'..=b'z', others @ ..], false) if others.iter().all(u8::is_ascii_alphabetic) => {}
+            ([b'a'..=b'z', others @ ..], Some(_)) if others.iter().all(u8::is_ascii_alphabetic) => {
+            }
             _ => return Err(Wrong::Chunk),
         }
-        first = false;
         rest = after;
     }
 }
 
 /// IHDR (11.2.1).
-fn header(data: &[u8]) -> Result<(), Wrong> {
+fn header(data: &[u8]) -> Result<Size, Wrong> {
     let (untrusted_width, rest) = data.split_first_chunk::<4>().ok_or(Wrong::Header)?;
     let (untrusted_height, rest) = rest.split_first_chunk::<4>().ok_or(Wrong::Header)?;
     let &[depth, colour, compression, filter, interlace] = rest else {
@@ -82,14 +105,7 @@ fn header(data: &[u8]) -> Result<(), Wrong> {
     }
     let width = u32::from_be_bytes(*untrusted_width);
     let height = u32::from_be_bytes(*untrusted_height);
-    let sides = 1..=MAX_SIDE_PX;
-    if !sides.contains(&width)
-        || !sides.contains(&height)
-        || u64::from(width) * u64::from(height) > MAX_PIXELS
-    {
-        return Err(Wrong::Size);
-    }
-    Ok(())
+    Size::new(width, height).ok_or(Wrong::Size)
 }
 
 #[cfg(test)]
@@ -124,7 +140,8 @@ mod tests {
         let mut writer = encoder.write_header().unwrap();
         writer.write_image_data(&[7; 18]).unwrap();
         writer.finish().unwrap();
-        assert_eq!(check(&bytes), Ok(()));
+        let size = Size::new(3, 2).unwrap();
+        assert_eq!(check(&bytes), Ok(size));
         // Cut off anywhere, it is none.
         for length in 0..bytes.len() {
             assert!(check(&bytes[..length]).is_err(), "{length}");
@@ -137,11 +154,12 @@ mod tests {
     fn what_is_no_picture_is_refused() {
         let [head, data, end] = small();
         let with = |chunks: &[Vec<u8>]| check(&file(chunks));
-        assert_eq!(with(&small()), Ok(()));
+        let size = Size::new(2, 2).unwrap();
+        assert_eq!(with(&small()), Ok(size));
         let text = chunk(b"tEXt", b"Comment\0hello");
         assert_eq!(
             with(&[head.clone(), text, data.clone(), end.clone()]),
-            Ok(())
+            Ok(size)
         );
         assert_eq!(check(b"GIF89a"), Err(Wrong::Signature));
         assert_eq!(with(&[data.clone(), end.clone()]), Err(Wrong::Header));
@@ -178,7 +196,7 @@ mod tests {
                 chunk(b"IEND", b""),
             ]))
         };
-        assert_eq!(with(8192, 8192, RGBA), Ok(()));
+        assert!(with(8192, 8192, RGBA).is_ok());
         for (width, height) in [(0, 1), (1, 0), (16_385, 1), (1, u32::MAX), (16_384, 16_384)] {
             assert_eq!(with(width, height, RGBA), Err(Wrong::Size));
         }

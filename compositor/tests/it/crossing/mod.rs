@@ -3,6 +3,7 @@
 
 mod hostile;
 mod moves;
+mod pictures;
 
 use std::io::Read;
 

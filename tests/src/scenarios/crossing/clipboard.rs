@@ -13,7 +13,7 @@ use crate::e2e::{Failure, Outcome, Place, Scenario};
 
 pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
     name: "crossing-clipboard",
-    about: "text and a picture cross by the user's keys and the policy; a watcher sees nothing",
+    about: "text crosses by the user's keys, a picture only as its pixels; a watcher sees nothing",
     run: Place::Host(run),
 };
 
@@ -38,6 +38,7 @@ fn run(context: &Context<'_>) -> Outcome {
     let crossing = Crossing { context, desktop };
     crossing.text()?;
     crossing.picture()?;
+    crossing.broken_picture()?;
     crossing.refused()
 }
 
@@ -81,7 +82,7 @@ impl Crossing<'_> {
         requests.extend(keys.iter().map(|code| press(code, true)));
         requests.extend(keys.iter().rev().map(|code| press(code, false)));
         self.desktop.ask_all(&requests)?;
-        self.desktop.wait(notice, Duration::from_secs(40), || {
+        self.desktop.wait(notice, Duration::from_secs(100), || {
             Ok((self.told(notice)? > before).then_some(()))
         })?;
         self.desktop.screenshot(&name)
@@ -140,21 +141,84 @@ impl Crossing<'_> {
         self.sees_nothing("watcher")
     }
 
-    fn picture(&self) -> Outcome {
-        let (bytes, encoded) = picture().map_err(Failure::new)?;
+    /// In `work`, a file becomes the clipboard.
+    fn copy_picture(&self, file: &[u8]) -> Result<Picture, Failure> {
+        let encoded: String = file.iter().map(|byte| format!("\\\\{byte:03o}")).collect();
         let script = format!(
-            "printf {encoded} > /tmp/p.png; test $(wc -c < /tmp/p.png) = {bytes}; \
-             wl-copy -t image/png < /tmp/p.png > /dev/null 2>&1; sha256sum < /tmp/p.png"
+            "printf {encoded} > /tmp/p.png; test $(wc -c < /tmp/p.png) = {}; \
+             wl-copy -t image/png < /tmp/p.png > /dev/null 2>&1",
+            file.len()
         );
-        let expected = self.shell("work", &script)?;
-        self.copy("work", "copied an image of .* from work")?;
-        self.paste("personal", "pasted an image of .* from work into personal")?;
-        let pasted = self.shell(
-            "personal",
-            "timeout 60 wl-paste -n -t image/png | sha256sum",
-        )?;
-        check!(pasted == expected, "the picture arrived changed or short");
-        self.sees_nothing("watcher")
+        self.shell("work", &script)?;
+        self.copy("work", "copied an image of .* from work")
+    }
+
+    /// What `personal` has in its clipboard.
+    fn pasted_picture(&self) -> Result<Vec<u8>, Failure> {
+        let script = "timeout 60 wl-paste -n -t image/png | od -An -v -tu1";
+        let numbers = self.shell("personal", script)?;
+        let bytes = numbers.split_whitespace().map(str::parse::<u8>);
+        bytes
+            .collect::<Result<_, _>>()
+            .map_err(|error| Failure::new(format!("no bytes: {error}")))
+    }
+
+    /// The pixels arrive, and nothing else that the source has written into its file.
+    fn picture(&self) -> Outcome {
+        let pixels = pixels();
+        let sent = picture(&pixels).map_err(Failure::new)?;
+        check!(
+            contains(&sent, TEXT) && contains(&sent, HIDDEN),
+            "the picture has nothing to lose"
+        );
+        self.copy_picture(&sent)?;
+        self.paste("personal", "pasting a picture from work into personal")?;
+        self.told_of("pasted an image of .* from work into personal")?;
+        let pasted = self.pasted_picture()?;
+        for (what, rest) in [("its text", TEXT), ("what is hidden in it", HIDDEN)] {
+            check!(!contains(&pasted, rest), "{what} arrived with a picture");
+        }
+        let decoded = decode(&pasted).map_err(Failure::new)?;
+        check!(decoded == pixels, "the picture arrived changed");
+        self.sees_nothing("watcher")?;
+        self.no_disposable_is_left()
+    }
+
+    /// A picture that has the shape of one, with garbage for pixels.
+    fn broken_picture(&self) -> Outcome {
+        let mut sent = picture(&pixels()).map_err(Failure::new)?;
+        let data = sent.windows(4).position(|w| w == b"IDAT");
+        let data = data.ok_or_else(|| Failure::new("a picture without pixels"))?;
+        sent.iter_mut()
+            .skip(data + 4)
+            .take(40)
+            .for_each(|b| *b ^= 0x5a);
+        let before = self.pasted_picture()?;
+        self.copy_picture(&sent)?;
+        let notice = "not pasted from work into personal: it cannot be decoded";
+        self.paste("personal", notice)?;
+        check!(
+            self.pasted_picture()? == before,
+            "a broken picture changed the target's clipboard"
+        );
+        self.no_disposable_is_left()
+    }
+
+    fn told_of(&self, notice: &str) -> Outcome {
+        self.desktop.wait(notice, Duration::from_secs(100), || {
+            Ok((self.told(notice)? > 0).then_some(()))
+        })
+    }
+
+    fn no_disposable_is_left(&self) -> Outcome {
+        self.desktop
+            .wait("the disposable's end", Duration::from_secs(20), || {
+                let all = self.context.host_ok(&["bulkhead", "list", "--json"])?;
+                let all: serde_json::Value = serde_json::from_str(&all)?;
+                let names = all.as_array().into_iter().flatten();
+                let left = names.filter_map(|domain| domain["name"].as_str());
+                Ok((left.filter(|name| name.starts_with("disp")).count() == 0).then_some(()))
+            })
     }
 
     /// What is too much is cut off, and what a rule denies changes nothing.
@@ -197,19 +261,52 @@ impl Crossing<'_> {
     }
 }
 
-/// A small picture, and how the shell's `printf` writes it.
-fn picture() -> Result<(usize, String), String> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, 24, 24);
-    encoder.set_color(png::ColorType::Rgb);
-    let pixels: Vec<u8> = (0..24 * 24 * 3_u32)
+/// What stands in a text of the picture's file.
+const TEXT: &[u8] = b"made by work on a day";
+/// What stands after its pixels, where no viewer looks.
+const HIDDEN: &[u8] = b"where work lives";
+/// Pixels of a side.
+const SIDE: u32 = 24;
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// Of a small picture: red, green, blue.
+fn pixels() -> Vec<u8> {
+    (0..SIDE * SIDE * 3)
         .map(|i| i.wrapping_mul(i).wrapping_add(i / 7).to_le_bytes()[0])
-        .collect();
-    let mut writer = encoder.write_header().map_err(|error| error.to_string())?;
-    writer
-        .write_image_data(&pixels)
-        .and_then(|()| writer.finish())
-        .map_err(|error| error.to_string())?;
-    let encoded = bytes.iter().map(|byte| format!("\\\\{byte:03o}")).collect();
-    Ok((bytes.len(), encoded))
+        .collect()
+}
+
+/// A file of these pixels, with more in it than those.
+fn picture(pixels: &[u8]) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, SIDE, SIDE);
+    encoder.set_color(png::ColorType::Rgb);
+    let text = String::from_utf8_lossy(TEXT).into_owned();
+    let written = encoder
+        .add_text_chunk("Comment".into(), text)
+        .and_then(|()| encoder.write_header())
+        .and_then(|mut writer| {
+            writer.write_image_data(pixels)?;
+            writer.write_chunk(png::chunk::ChunkType(*b"wOrk"), HIDDEN)?;
+            writer.finish()
+        });
+    written.map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+/// The pixels of such a picture.
+fn decode(file: &[u8]) -> Result<Vec<u8>, String> {
+    let decoder = png::Decoder::new(std::io::Cursor::new(file));
+    let mut reader = decoder.read_info().map_err(|error| error.to_string())?;
+    let info = reader.info();
+    if (info.size(), info.color_type) != ((SIDE, SIDE), png::ColorType::Rgb) {
+        return Err(format!("a picture of another kind: {:?}", info.size()));
+    }
+    let size = reader.output_buffer_size().unwrap_or_default();
+    let mut pixels = vec![0; size];
+    let frame = reader.next_frame(&mut pixels);
+    frame.map(|_| pixels).map_err(|error| error.to_string())
 }
