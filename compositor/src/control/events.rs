@@ -77,7 +77,7 @@ impl State {
         kind: &str,
         bytes: usize,
     ) -> bool {
-        if !self.control.connections.iter().any(|c| c.subscribed) {
+        if !self.is_heard() {
             return false;
         }
         self.announce(json!({
@@ -90,6 +90,44 @@ impl State {
             "time_us": time_us(),
         }));
         true
+    }
+
+    /// Whether anybody hears what is announced.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.control.connections.iter().any(|c| c.subscribed)
+    }
+
+    /// Asks whoever subscribed whether a drag that is over another domain may be dropped there.
+    pub(crate) fn announce_drag_over(&mut self, id: u64, [source, target]: [&str; 2], kind: &str) {
+        self.announce(json!({
+            "event": "drag_over",
+            "id": id,
+            "source": source,
+            "target": target,
+            "kind": kind,
+            "time_us": time_us(),
+        }));
+    }
+
+    /// Asks whoever subscribed to decide about a drop, and to copy its files.
+    pub(crate) fn announce_drop(
+        &mut self,
+        id: u64,
+        [source, target]: [&str; 2],
+        kind: &str,
+        bytes: usize,
+        files: &[String],
+    ) {
+        self.announce(json!({
+            "event": "drop",
+            "id": id,
+            "source": source,
+            "target": target,
+            "kind": kind,
+            "bytes": bytes,
+            "files": files,
+            "time_us": time_us(),
+        }));
     }
 
     /// The user is told something.

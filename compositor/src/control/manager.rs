@@ -44,6 +44,21 @@ enum Request {
         #[serde(default)]
         reason: String,
     },
+    AnswerDragOver {
+        id: u64,
+        allow: bool,
+        #[serde(default)]
+        reason: String,
+    },
+    AnswerDrop {
+        id: u64,
+        allow: bool,
+        #[serde(default)]
+        reason: String,
+        /// Where the files are now, as addresses in the target.
+        #[serde(default)]
+        files: Vec<String>,
+    },
     Subscribe {},
     Stop {},
 }
@@ -113,6 +128,27 @@ impl State {
                     ok()
                 } else {
                     error(format!("no paste {id} waits for an answer"))
+                }
+            }
+            Request::AnswerDragOver { id, allow, reason } => {
+                let decision = if allow { Ok(()) } else { Err(reason) };
+                if self.decide_drag_over(id, decision) {
+                    ok()
+                } else {
+                    error(format!("no drag {id} waits for an answer"))
+                }
+            }
+            Request::AnswerDrop {
+                id,
+                allow,
+                reason,
+                files,
+            } => {
+                let decision = if allow { Ok(files) } else { Err(reason) };
+                if self.decide_drop(id, decision) {
+                    ok()
+                } else {
+                    error(format!("no drop {id} waits for an answer"))
                 }
             }
             Request::Subscribe {} => {

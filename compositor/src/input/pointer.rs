@@ -39,6 +39,11 @@ impl Pointing {
     pub(crate) fn cell(&self) -> Point {
         cell_at(self.at)
     }
+
+    /// No client learns of the release of what is down now.
+    pub(crate) fn keep_releases(&mut self) {
+        self.taken.extend(self.down.iter());
+    }
 }
 
 /// The pixel that a position is in.

@@ -8,6 +8,7 @@
 
 mod crossing;
 mod drag;
+mod dragging;
 mod primary;
 mod protocol;
 
@@ -19,6 +20,8 @@ use std::{
 pub use crossing::CrossingLimits;
 use crossing::{Crossing, Parcel};
 pub(crate) use drag::Drag;
+use dragging::Dragging;
+pub(crate) use dragging::Light;
 use smithay::reexports::{
     wayland_protocols::wp::primary_selection::zv1::server::{
         zwp_primary_selection_device_v1::ZwpPrimarySelectionDeviceV1,
@@ -100,6 +103,7 @@ pub struct Selections {
     devices: Vec<WlDataDevice>,
     primary_devices: Vec<ZwpPrimarySelectionDeviceV1>,
     crossing: Crossing,
+    dragging: Dragging,
 }
 
 impl Selections {
@@ -107,6 +111,7 @@ impl Selections {
     pub fn new(limits: CrossingLimits) -> Self {
         Self {
             crossing: Crossing::with_limits(limits),
+            dragging: Dragging::with_limits(limits),
             ..Self::default()
         }
     }
@@ -122,6 +127,7 @@ impl State {
     pub(crate) fn forget_selections(&mut self, domain: DomainId) {
         self.selections.boards.remove(&domain);
         self.stop_serving_domain(domain);
+        self.end_drops_of(domain);
     }
 
     /// The client that has the keyboard.

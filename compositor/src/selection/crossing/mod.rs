@@ -19,7 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use parcel::Parcel;
+pub(crate) use parcel::{Kind, Parcel, choose, shown_size};
+pub(super) use reading::{Turn, take_turn};
 use smithay::reexports::{
     calloop::{
         RegistrationToken,
@@ -69,24 +70,25 @@ impl Default for CrossingLimits {
 }
 
 impl CrossingLimits {
-    fn bytes_of(&self, kind: parcel::Kind) -> usize {
+    pub(super) fn bytes_of(&self, kind: parcel::Kind) -> usize {
         match kind {
             parcel::Kind::Text => self.text_bytes,
             parcel::Kind::Image => self.image_bytes,
+            parcel::Kind::Files => super::dragging::MAX_LIST_BYTES,
         }
     }
 }
 
 /// A domain that takes part, as it was when the user pressed the keys.
 #[derive(Clone, Debug)]
-struct Party {
-    id: DomainId,
-    name: String,
-    colour: Colour,
+pub(super) struct Party {
+    pub(super) id: DomainId,
+    pub(super) name: String,
+    pub(super) colour: Colour,
 }
 
 impl Party {
-    fn span(&self) -> Span {
+    pub(super) fn span(&self) -> Span {
         Span::Domain(self.name.clone(), self.colour)
     }
 }
@@ -207,7 +209,7 @@ impl State {
         self.crossing().taken_at = None;
     }
 
-    fn say(&mut self, spans: impl IntoIterator<Item = Span>) {
+    pub(super) fn say(&mut self, spans: impl IntoIterator<Item = Span>) {
         self.show_notice(spans.into_iter().collect());
     }
 

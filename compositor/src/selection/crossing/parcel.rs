@@ -9,15 +9,18 @@ pub(crate) enum Kind {
     Text,
     /// A PNG picture.
     Image,
+    /// Addresses of files that are the target's own already. Only the host makes such a parcel.
+    Files,
 }
 
 /// The types of data that cross, the best first. A source that offers text and a picture gives the
 /// text.
-const TYPES: [(&str, Kind); 4] = [
+const TYPES: [(&str, Kind); 5] = [
     ("text/plain;charset=utf-8", Kind::Text),
     ("text/plain", Kind::Text),
     ("UTF8_STRING", Kind::Text),
     ("image/png", Kind::Image),
+    ("text/uri-list", Kind::Files),
 ];
 
 impl Kind {
@@ -26,6 +29,7 @@ impl Kind {
         match self {
             Self::Text => "text",
             Self::Image => "image",
+            Self::Files => "files",
         }
     }
 
@@ -38,10 +42,11 @@ impl Kind {
     }
 }
 
-/// The best type among those that a source offers.
+/// The best type among those that a source offers. Names of files mean nothing elsewhere.
 pub(crate) fn choose(untrusted_types: &[String]) -> Option<(&'static str, Kind)> {
     TYPES
         .into_iter()
+        .filter(|(_, kind)| *kind != Kind::Files)
         .find(|(name, _)| untrusted_types.iter().any(|offered| offered == name))
 }
 
@@ -78,8 +83,22 @@ impl Parcel {
                 std::str::from_utf8(&parcel.bytes).map_err(|_| Unfit::Text)?;
             }
             Kind::Image => image_may_cross(&parcel.bytes)?,
+            Kind::Files => {}
         }
         Ok(parcel)
+    }
+
+    /// Files for the domain that they came to, by their addresses there.
+    pub fn files(uris: &[String]) -> Self {
+        Self {
+            kind: Kind::Files,
+            bytes: uris
+                .iter()
+                .flat_map(|u| [u.as_bytes(), b"\r\n"])
+                .flatten()
+                .copied()
+                .collect(),
+        }
     }
 
     pub fn kind(&self) -> Kind {
@@ -96,6 +115,7 @@ impl Parcel {
         match self.kind {
             Kind::Text => format!("{size} of text"),
             Kind::Image => format!("an image of {size}"),
+            Kind::Files => "files".into(),
         }
     }
 }
