@@ -17,7 +17,7 @@ const SERVICE: &[u8] = b"qubes.ClipboardPaste";
 
 /// Why something is not pasted, in words for the user.
 #[derive(Debug, thiserror::Error)]
-enum NotPasted {
+pub(crate) enum NotPasted {
     #[error("{0}")]
     Rules(#[from] RulesError),
     #[error("the name of a domain is malformed")]
@@ -109,7 +109,11 @@ fn call(source: &str, target: &str) -> Result<Call, NotPasted> {
 }
 
 /// The rule that allows it.
-fn decide_paste(call: &Call, verdict: Verdict, record: &mut Record) -> Result<Place, NotPasted> {
+pub(crate) fn decide_paste(
+    call: &Call,
+    verdict: Verdict,
+    record: &mut Record,
+) -> Result<Place, NotPasted> {
     // A window is a domain's; the host has none that pastes.
     let IntendedTarget::Domain(target) = &call.target else {
         return Err(NotPasted::Name);
