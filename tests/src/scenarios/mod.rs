@@ -34,6 +34,7 @@ pub fn all() -> Vec<Scenario> {
         crossing::volumes::SCENARIO,
         crossing::copy::SCENARIO,
         crossing::clipboard::SCENARIO,
+        crossing::drag::SCENARIO,
         crossing::flood::SCENARIO,
         performance::SCENARIO,
         image::menu::SCENARIO,

@@ -198,7 +198,7 @@ impl Crossing<'_> {
 }
 
 /// A small picture, and how the shell's `printf` writes it.
-fn picture() -> Result<(usize, String), String> {
+pub(super) fn picture() -> Result<(usize, String), String> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, 24, 24);
     encoder.set_color(png::ColorType::Rgb);

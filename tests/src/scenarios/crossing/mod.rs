@@ -3,6 +3,7 @@
 pub(super) mod clipboard;
 pub(super) mod copy;
 pub(super) mod disposables;
+pub(super) mod drag;
 pub(super) mod flood;
 pub(super) mod power_cut;
 mod throughput;
