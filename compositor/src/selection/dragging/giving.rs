@@ -31,10 +31,6 @@ use crate::{
 
 /// Between two motions. Some clients look at what is dragged first and agree to a later motion.
 const STEP: Duration = Duration::from_millis(100);
-/// A target that has not agreed after so long does not want it.
-const AGREE: Duration = Duration::from_secs(8);
-/// How long it may read what was dropped.
-const TAKE: Duration = Duration::from_secs(60);
 /// A drag of the user's that goes on is waited for so long.
 const BUSY: Duration = Duration::from_secs(60);
 
@@ -131,6 +127,8 @@ impl State {
 
     fn give_more(&mut self, id: u64) -> TimeoutAction {
         let time = self.now_ms();
+        // A target that has not agreed after so long does not want it, and it may not read for longer.
+        let (agree, take) = (self.dragging().limits.stalled, self.dragging().limits.whole);
         let busy = self.drag.is_some() || self.is_giving_else(id);
         let Some(dropped) = self.selections.dragging.drops.get_mut(&id) else {
             return TimeoutAction::Drop;
@@ -157,7 +155,7 @@ impl State {
             Step::Entered(since) => {
                 if giving.try_drop() {
                     self.given(id);
-                } else if !shown || since.elapsed() > AGREE {
+                } else if !shown || since.elapsed() > agree {
                     giving.leave();
                     self.not_given(id, "but its window does not take it");
                     return TimeoutAction::Drop;
@@ -168,7 +166,7 @@ impl State {
                 }
             }
             Step::Dropped(since) => {
-                if giving.is_taken() || since.elapsed() > TAKE {
+                if giving.is_taken() || since.elapsed() > take {
                     self.dragging().drops.remove(&id);
                     return TimeoutAction::Drop;
                 }
