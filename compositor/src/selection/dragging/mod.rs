@@ -276,14 +276,14 @@ impl State {
         ]);
     }
 
-    /// A domain is gone: what was to be read from it, or given to it, ends.
+    /// A domain is gone: what was to be read from it, or for it, ends. What is being given ends by
+    /// itself, and what waits for an answer has its window looked for then.
     pub(super) fn end_drops_of(&mut self, domain: DomainId) {
         let drops = self.dragging().drops.iter();
         let ends: Vec<u64> = drops
-            .filter(|(_, dropped)| match &dropped.stage {
-                Stage::Reading(_) => dropped.from.id == domain || dropped.to.id == domain,
-                Stage::Asking { .. } => false,
-                Stage::Giving(_) => dropped.to.id == domain,
+            .filter(|(_, dropped)| {
+                matches!(dropped.stage, Stage::Reading(_))
+                    && (dropped.from.id == domain || dropped.to.id == domain)
             })
             .map(|(id, _)| *id)
             .collect();
