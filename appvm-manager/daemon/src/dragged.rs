@@ -9,7 +9,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_policy::{Call, Name};
+use bulkhead_policy::{Call, IntendedTarget, Name};
 use bulkhead_protocol::{DomainName, ExecRequest};
 use bulkhead_transfer::landed;
 
@@ -65,13 +65,18 @@ impl Asked {
             kind @ ("text" | "image") => format!("{SERVICE}+{kind}"),
             _ => return Err(NotDropped::Kind),
         };
-        let call = Call::parse(source, service.as_bytes(), target.as_str().as_bytes());
+        let call = Call::parse(source, service.as_bytes(), target.as_str().as_bytes())
+            .map_err(|_| NotDropped::Name)?;
+        // A window is a domain's; the host has none that takes anything.
+        if !matches!(call.target, IntendedTarget::Domain(_)) {
+            return Err(NotDropped::Name);
+        }
         Ok(Asked {
             id: event.id.unwrap_or_default(),
             kind: event.kind.clone(),
             bytes: event.bytes,
             untrusted_files: event.files.clone(),
-            call: call.map_err(|_| NotDropped::Name)?,
+            call,
         })
     }
 }

@@ -74,6 +74,10 @@ impl Manager {
     ) -> Result<Allow, Refused> {
         let wanted = match &call.target {
             IntendedTarget::Domain(name) if dropped => Some(Destination::Domain(name.clone())),
+            _ if dropped => {
+                record.ended("no window is there");
+                return Err(Refused::Denied);
+            }
             _ => None,
         };
         match verdict {

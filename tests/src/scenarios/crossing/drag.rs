@@ -166,7 +166,7 @@ impl Drag<'_> {
     }
 
     fn arrived(&self, name: &str) -> Outcome {
-        let sent = self.shell("work", "sha256sum < ~/out/a*note.txt")?;
+        let sent = self.shell("work", "sha256sum < ~/out/'a note.txt'")?;
         let arrived = self.shell("personal", &format!("sha256sum < '{name}'"))?;
         check!(sent == arrived, "{name} arrived changed or short");
         Ok(())
