@@ -61,7 +61,11 @@ fn run(context: &Context<'_>) -> Outcome {
     drag.denied(&taker.1)?;
     drop(taker);
     drag.text()?;
-    drag.log()
+    drag.log()?;
+    for domain in ["work", "personal"] {
+        drag.shell(domain, "rm -rf ~/Incoming ~/in ~/out")?;
+    }
+    Ok(())
 }
 
 struct Drag<'a> {
@@ -205,7 +209,7 @@ impl Drag<'_> {
         self.shell("personal", "mkdir -p ~/in")?;
         let command = ["thunar", "/home/user/in"];
         let (_manager, target) = self.open("personal", &command, "thunar", (760, 60))?;
-        let to = (target.x + target.width - 60, target.y + target.height - 80);
+        let to = at(&target, (400, 300));
         self.drag(at(from, FIRST_FILE), to, "over-a-file-manager")?;
         self.answer(&self.question("qubes.Filecopy")?, "allow")?;
         self.desktop.wait("the copy of the copy", PATIENCE, || {
@@ -325,8 +329,16 @@ impl Drag<'_> {
         self.desktop.chord(&[KEY_LEFTCTRL, KEY_A])?;
         self.desktop.settle(300)?;
         self.drag((x, y), middle(&to), "over-with-text")?;
-        let question = self.question("bulkhead.Drop")?;
-        self.answer(&question, "allow")?;
+        self.answer(&self.question("bulkhead.Drop")?, "deny")?;
+        self.told("not dropped from work into personal: refused by the user")?;
+        // An editor whose text has changed says so by a star.
+        let untouched = self.desktop.windows_of("personal")?;
+        check!(
+            untouched.iter().all(|w| !w.title.starts_with('*')),
+            "after a no the target has changed: {untouched:?}"
+        );
+        self.drag((x, y), middle(&to), "over-with-text-again")?;
+        self.answer(&self.question("bulkhead.Drop")?, "allow")?;
         self.told("dropped 13 bytes of text from work into personal")?;
         self.desktop.settle(500)?;
         let (x, y) = middle(&to);
