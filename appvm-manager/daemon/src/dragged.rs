@@ -186,9 +186,12 @@ impl Manager {
             Err(error) => return Ended::Not(error.to_string()),
         };
         let key = (caller.to_owned(), String::new());
-        let sending = self.exec(source, request, stdio, key, false);
+        // A task of its own: it puts its session away whenever it ends.
+        let mut sending = {
+            let (manager, source) = (self.clone(), source.clone());
+            tokio::spawn(async move { manager.exec(&source, request, stdio, key, false).await })
+        };
         let gave_up = || Ended::Not(format!("{source} does not send it"));
-        tokio::pin!(sending);
         let calls = tokio::time::sleep(CALLS);
         tokio::pin!(calls);
         let most = tokio::time::sleep(MOST);
@@ -208,7 +211,8 @@ impl Manager {
         };
         if open.is_waiting() {
             return Ended::Not(match status {
-                Ok(outcome) => format!("{source} cannot send it (status {})", outcome.status),
+                Ok(Ok(outcome)) => format!("{source} cannot send it (status {})", outcome.status),
+                Ok(Err(error)) => error.to_string(),
                 Err(error) => error.to_string(),
             });
         }

@@ -39,11 +39,6 @@ impl Pointing {
     pub(crate) fn cell(&self) -> Point {
         cell_at(self.at)
     }
-
-    /// No client learns of the release of what is down now.
-    pub(crate) fn keep_releases(&mut self) {
-        self.taken.extend(self.down.iter());
-    }
 }
 
 /// The pixel that a position is in.
@@ -344,6 +339,15 @@ impl State {
         self.dirty = true;
         if let Change::Resize(id, size) = change {
             self.configure(id, Some(size));
+        }
+    }
+
+    /// What is down now is the desktop's: no client learns of its release, nor can name its press any
+    /// more.
+    pub(crate) fn take_buttons(&mut self) {
+        for button in &self.pointing.down {
+            self.serials.released(*button);
+            self.pointing.taken.insert(*button);
         }
     }
 

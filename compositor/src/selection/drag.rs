@@ -326,7 +326,7 @@ impl State {
             return;
         };
         self.dirty = true;
-        self.pointing.keep_releases();
+        self.take_buttons();
         if let Some(source) = drag.source.filter(Resource::is_alive) {
             source.cancelled();
         }

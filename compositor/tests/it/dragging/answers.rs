@@ -161,6 +161,16 @@ fn escape_ends_a_drag() {
     let late = json!({"op": "answer_drag_over", "id": asked["id"], "allow": true});
     assert_eq!(two.desk.control(late)["ok"], false);
     two.desk.key(1, false);
+    // The press that began it begins no other one.
+    two.work.told.log.clear();
+    let again = two.work.data_manager.create_data_source(&two.work.qh, ());
+    again.offer("text/plain".into());
+    let serial = two.work.told.serial;
+    let surface = &two.window.surface;
+    two.work
+        .device
+        .start_drag(Some(&again), surface, None, serial);
+    two.work.until("it is refused", |t| t.has("cancelled"));
     two.desk.button(LEFT, false);
     two.saw_nothing();
     assert!(!two.personal.told.has("release 0x110"));
