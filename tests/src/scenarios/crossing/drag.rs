@@ -57,9 +57,10 @@ fn run(context: &Context<'_>) -> Outcome {
     )?;
     drag.file_refused(&from.1, &taker.1)?;
     drop(from);
-    drag.picture(&taker.1)?;
-    drag.denied(&taker.1)?;
-    drop(taker);
+    let giver = drag.giver()?;
+    drag.picture(&giver.1, &taker.1)?;
+    drag.denied(&giver.1, &taker.1)?;
+    drop((giver, taker));
     drag.text()?;
     drag.log()?;
     for domain in ["work", "personal"] {
@@ -242,18 +243,16 @@ impl Drag<'_> {
         Ok(())
     }
 
-    fn picture(&self, taker: &Window) -> Outcome {
-        self.give_picture(taker, "over-with-a-picture", || {
-            self.answer(&self.question("bulkhead.Drop")?, "deny")?;
-            self.told("not dropped from work into personal: refused by the user")?;
-            self.sees_nothing()
-        })?;
-        self.give_picture(taker, "over-with-a-picture-again", || {
-            let question = self.question("bulkhead.Drop")?;
-            self.sees_nothing()?;
-            self.answer(&question, "allow")?;
-            self.told("dropped an image of .* from work into personal")
-        })?;
+    fn picture(&self, from: &Window, taker: &Window) -> Outcome {
+        self.drag(middle(from), middle(taker), "over-with-a-picture")?;
+        self.answer(&self.question("bulkhead.Drop")?, "deny")?;
+        self.told("not dropped from work into personal: refused by the user")?;
+        self.sees_nothing()?;
+        self.drag(middle(from), middle(taker), "over-with-a-picture-again")?;
+        let question = self.question("bulkhead.Drop")?;
+        self.sees_nothing()?;
+        self.answer(&question, "allow")?;
+        self.told("dropped an image of .* from work into personal")?;
         let sent = self.shell("work", "sha256sum < /tmp/p.png")?;
         self.desktop.wait("the picture", PATIENCE, || {
             let log = self.shell("personal", &format!("cat {TAKEN}/log"))?;
@@ -271,27 +270,23 @@ impl Drag<'_> {
         Ok(())
     }
 
-    /// Drags a picture from a window in `work` onto `taker`, and goes on with it.
-    fn give_picture(&self, taker: &Window, name: &str, then: impl Fn() -> Outcome) -> Outcome {
+    /// A window in `work` from which a picture can be dragged.
+    fn giver(&self) -> Result<(Background, Window), Failure> {
         let (bytes, encoded) = super::clipboard::picture().map_err(Failure::new)?;
         let script = format!("printf {encoded} > /tmp/p.png; test $(wc -c < /tmp/p.png) = {bytes}");
         self.shell("work", &script)?;
         let command = ["/tmp/drag-client", "give", "image/png", "/tmp/p.png"];
-        let (_giver, from) = self.open("work", &command, "drag-client", (60, 400))?;
-        self.drag(middle(&from), middle(taker), name)?;
-        then()
+        self.open("work", &command, "drag-client", (60, 400))
     }
 
     /// A rule denies it: the pointer says so, and nobody is asked.
-    fn denied(&self, taker: &Window) -> Outcome {
+    fn denied(&self, from: &Window, taker: &Window) -> Outcome {
         let folder = "$HOME/.config/bulkhead/policy.d";
         let rule = "bulkhead.Drop * work personal deny";
         let write = format!("mkdir -p {folder}; echo '{rule}' > {folder}/30-user.policy");
         self.context.host_ok(&["sh", "-c", &write])?;
         self.shell("personal", &format!(": > {TAKEN}/log"))?;
-        let command = ["/tmp/drag-client", "give", "image/png", "/tmp/p.png"];
-        let (_giver, from) = self.open("work", &command, "drag-client", (60, 400))?;
-        let picture = self.drag(middle(&from), middle(taker), "forbidden")?;
+        let picture = self.drag(middle(from), middle(taker), "forbidden")?;
         let told =
             self.told("not dropped from work into personal: the rule 30-user.policy:1 denies it");
         let asked = self.context.host_ok(&["bulkhead", "ask", "list"])?;
