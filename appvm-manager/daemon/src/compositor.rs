@@ -31,18 +31,18 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct WindowEvent {
-    /// `window_mapped`, `window_closed`, `title`, `focus`, `menu`, `power`, `paste`,
-    /// `redrawn`, `notice`.
+    /// `window_mapped`, `window_closed`, `title`, `focus`, `menu`, `power`, `paste`, `redrawn`,
+    /// `drag_over`, `drop`, `notice`.
     pub event: String,
     /// Whose window.
     pub domain: Option<String>,
-    /// The compositor's number for it, or for a paste.
+    /// The compositor's number for it, or for a paste or a drop.
     pub id: Option<u64>,
     /// What the client calls it; untrusted text.
     pub title: Option<String>,
     /// What the client calls itself; untrusted text.
     pub app_id: Option<String>,
-    /// `toplevel` or `popup`, in a list; `text` or `image`, of a paste.
+    /// `toplevel` or `popup`, in a list; `text`, `image` or `files`, of a paste or a drop.
     pub kind: String,
     /// It has shown something, in a list.
     pub mapped: bool,
@@ -56,6 +56,8 @@ pub struct WindowEvent {
     pub target: Option<String>,
     /// How much.
     pub bytes: u64,
+    /// Addresses of files that were dropped: the source domain's words.
+    pub files: Vec<String>,
     /// What the user is told, of a notice; why a picture was not drawn anew.
     pub text: Option<String>,
     /// The picture was drawn anew, and is where it was to go.
@@ -229,6 +231,46 @@ impl Compositor {
         };
         let request = json!({"op": "answer_paste", "id": id, "allow": allow, "reason": reason});
         self.request(&request, fds).await.map(|_| ())
+    }
+
+    /// Says whether what is dragged may be dropped on a domain.
+    pub(crate) async fn answer_drag_over(
+        &self,
+        id: u64,
+        decision: std::result::Result<(), String>,
+    ) -> std::result::Result<(), Refused> {
+        let allow = decision.is_ok();
+        let reason = decision.err().unwrap_or_default();
+        let request = json!({"op": "answer_drag_over", "id": id, "allow": allow, "reason": reason});
+        self.request(&request, &[]).await.map(|_| ())
+    }
+
+    /// Says that a picture may be dropped, with two descriptors as for one that is pasted, or why not.
+    pub(crate) async fn answer_dropped_picture(
+        &self,
+        id: u64,
+        decision: std::result::Result<&[BorrowedFd<'_>], String>,
+    ) -> std::result::Result<(), Refused> {
+        let allow = decision.is_ok();
+        let (fds, reason) = match decision {
+            Ok(fds) => (fds, String::new()),
+            Err(reason) => (&[][..], reason),
+        };
+        let request = json!({"op": "answer_drop", "id": id, "allow": allow, "reason": reason});
+        self.request(&request, fds).await.map(|_| ())
+    }
+
+    /// Says that a drop is allowed, with the addresses that its files have in the target, or why not.
+    pub(crate) async fn answer_drop(
+        &self,
+        id: u64,
+        decision: std::result::Result<Vec<String>, String>,
+    ) -> std::result::Result<(), Refused> {
+        let request = match decision {
+            Ok(files) => json!({"op": "answer_drop", "id": id, "allow": true, "files": files}),
+            Err(reason) => json!({"op": "answer_drop", "id": id, "allow": false, "reason": reason}),
+        };
+        self.request(&request, &[]).await.map(|_| ())
     }
 
     /// The label under which a domain's windows are shown.

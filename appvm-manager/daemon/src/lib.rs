@@ -24,6 +24,7 @@ pub mod dirs;
 pub mod disposable;
 pub mod domain;
 pub mod domains;
+mod dragged;
 pub mod error;
 pub mod guest;
 pub mod images;

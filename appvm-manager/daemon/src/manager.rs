@@ -147,6 +147,7 @@ impl Manager {
                 asks: crate::rpc::ask::Asks::default(),
                 log: crate::rpc::log::Log::new(dirs.transfers()),
                 quota: crate::rpc::quota::Quota::default(),
+                drops: crate::rpc::drops::Drops::default(),
             },
             redraws: crate::pictures::Redraws::default(),
             events: broadcast::Sender::new(256),
@@ -198,6 +199,8 @@ impl Manager {
                 ("power", _, _) => self.clone().power_button(),
                 ("paste", _, _) => self.clone().paste_asked(&event),
                 ("redrawn", _, _) => self.redraws.ended(&event),
+                ("drag_over", _, _) => self.clone().drag_asked(&event),
+                ("drop", _, _) => self.clone().drop_asked(&event),
                 ("notice", _, _) => {
                     let text = crate::text::clean(event.text.as_deref().unwrap_or_default(), 300);
                     tracing::info!(text, "notice");

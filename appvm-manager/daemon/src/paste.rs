@@ -10,17 +10,18 @@ use bulkhead_policy::{Call, Deny, Destination, IntendedTarget, Name, Place, Reas
 
 use crate::compositor::WindowEvent;
 use crate::manager::Manager;
+use crate::pictures::Picture;
 use crate::rpc::log::Record;
 use crate::rules::{self, RulesError};
 
 /// What the compositor calls a picture.
-const IMAGE: &str = "image";
+pub(crate) const IMAGE: &str = "image";
 /// The service that stands for it in a policy, as in Qubes.
 const SERVICE: &[u8] = b"qubes.ClipboardPaste";
 
 /// Why something is not pasted, in words for the user.
 #[derive(Debug, thiserror::Error)]
-enum NotPasted {
+pub(crate) enum NotPasted {
     #[error("{0}")]
     Rules(#[from] RulesError),
     #[error("the name of a domain is malformed")]
@@ -104,7 +105,7 @@ impl Manager {
 
     /// A picture is pasted when it was drawn anew.
     async fn paste_picture(self: &Arc<Self>, id: u64, call: &Call, bytes: u64, mut record: Record) {
-        match self.redraw(id, &call.source).await {
+        match self.redraw(Picture::Pasted(id), &call.source).await {
             Ok(()) => record.pasted(bytes),
             Err(why) => {
                 tracing::warn!(source = %call.source, %why, "a picture is not pasted");
@@ -132,7 +133,11 @@ fn call(source: &str, target: &str) -> Result<Call, NotPasted> {
 }
 
 /// The rule that allows it.
-fn decide_paste(call: &Call, verdict: Verdict, record: &mut Record) -> Result<Place, NotPasted> {
+pub(crate) fn decide_paste(
+    call: &Call,
+    verdict: Verdict,
+    record: &mut Record,
+) -> Result<Place, NotPasted> {
     // A window is a domain's; the host has none that pastes.
     let IntendedTarget::Domain(target) = &call.target else {
         return Err(NotPasted::Name);

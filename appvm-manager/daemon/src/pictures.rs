@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -139,19 +139,32 @@ impl Pipes {
     }
 }
 
+/// What is to become of a picture: the compositor's number for the paste or the drop. No two of them
+/// have the same.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Picture {
+    Pasted(u64),
+    Dropped(u64),
+}
+
 type Running = JoinHandle<crate::Result<Outcome>>;
 
 impl Manager {
-    /// Has the compositor's picture `id`, which comes from `source`, decoded for it. Says yes to the
+    /// Has a picture of the compositor's, which comes from `source`, decoded for it. Says yes to the
     /// compositor when the work can begin, and no whenever it fails.
-    pub(crate) async fn redraw(self: &Arc<Self>, id: u64, source: &Name) -> Result<(), NotRedrawn> {
+    pub(crate) async fn redraw(
+        self: &Arc<Self>,
+        picture: Picture,
+        source: &Name,
+    ) -> Result<(), NotRedrawn> {
+        let (Picture::Pasted(id) | Picture::Dropped(id)) = picture;
         let prepared = async {
             let (model, place) = self.model_for_picture(source).await?;
             Ok((model, place, Pipes::new()?))
         };
         let (model, place, pipes) = match prepared.await {
             Ok(prepared) => prepared,
-            Err(why) => return Err(self.refuse_picture(id, why).await),
+            Err(why) => return Err(self.refuse_picture(picture, why).await),
         };
         let mut word = self.redraws.expect(id);
         let Pipes {
@@ -160,14 +173,14 @@ impl Manager {
             held,
         } = pipes;
         let fds = theirs.each_ref().map(AsFd::as_fd);
-        if let Err(error) = self.compositor.answer_paste(id, Ok(&fds)).await {
+        if let Err(error) = self.answer_picture(picture, Ok(&fds)).await {
             self.redraws.locked().remove(&id);
             return Err(error.into());
         }
         drop(theirs);
         let decoded = self.decode(&model, source, place, stdio, &mut word).await;
         if let Err(why) = decoded {
-            let why = self.refuse_picture(id, why).await;
+            let why = self.refuse_picture(picture, why).await;
             self.redraws.locked().remove(&id);
             return Err(why);
         }
@@ -182,11 +195,22 @@ impl Manager {
         }
     }
 
-    async fn refuse_picture(&self, id: u64, why: NotRedrawn) -> NotRedrawn {
+    async fn answer_picture(
+        &self,
+        picture: Picture,
+        decision: Result<&[BorrowedFd<'_>], String>,
+    ) -> Result<(), Refused> {
+        match picture {
+            Picture::Pasted(id) => self.compositor.answer_paste(id, decision).await,
+            Picture::Dropped(id) => self.compositor.answer_dropped_picture(id, decision).await,
+        }
+    }
+
+    async fn refuse_picture(&self, picture: Picture, why: NotRedrawn) -> NotRedrawn {
         if !matches!(why, NotRedrawn::GivenUp(_)) {
-            let answered = self.compositor.answer_paste(id, Err(why.to_string())).await;
+            let answered = self.answer_picture(picture, Err(why.to_string())).await;
             if let Err(error) = answered {
-                tracing::warn!(id, %error, "the end of a picture came to nothing");
+                tracing::warn!(?picture, %error, "the end of a picture came to nothing");
             }
         }
         why

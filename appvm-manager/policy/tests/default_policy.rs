@@ -34,20 +34,24 @@ case the clipboard
 qubes.ClipboardPaste work -> personal  = ask dvm personal sys-tor vault @dispvm:dvm (24)
 qubes.ClipboardPaste work -> dom0      = deny NoRule
 
+case what is dropped on another window
+bulkhead.Drop+text work -> personal    = ask dvm personal sys-tor vault @dispvm:dvm (28)
+bulkhead.Drop+image work -> dom0       = deny NoRule
+
 case notifications go to the host and nowhere else
-bulkhead.Notify work ->            = allow dom0 (27)
-bulkhead.Notify work -> dom0       = allow dom0 (28)
+bulkhead.Notify work ->            = allow dom0 (31)
+bulkhead.Notify work -> dom0       = allow dom0 (32)
 bulkhead.Notify work -> personal   = deny NoRule
 
 case time comes from the host, and not to domains that hide
-qubes.GetDate work -> dom0             = allow dom0 (34)
-qubes.GetDate work ->                  = allow dom0 (33)
-qubes.GetDate work -> personal         = allow dom0 (33)
-qubes.GetDate sys-tor -> dom0          = deny Policy quiet (32)
-qubes.GetDate sys-tor -> personal      = deny Policy quiet (32)
-qubes.GetDate sys-tor ->               = deny Policy quiet (32)
-qubes.GetRandomizedTime sys-tor -> dom0 = allow dom0 (36)
-qubes.GetRandomizedTime sys-tor ->     = allow dom0 (35)
+qubes.GetDate work -> dom0             = allow dom0 (38)
+qubes.GetDate work ->                  = allow dom0 (37)
+qubes.GetDate work -> personal         = allow dom0 (37)
+qubes.GetDate sys-tor -> dom0          = deny Policy quiet (36)
+qubes.GetDate sys-tor -> personal      = deny Policy quiet (36)
+qubes.GetDate sys-tor ->               = deny Policy quiet (36)
+qubes.GetRandomizedTime sys-tor -> dom0 = allow dom0 (40)
+qubes.GetRandomizedTime sys-tor ->     = allow dom0 (39)
 
 case pictures are decoded in new disposables and nowhere else
 bulkhead.DecodePicture work -> @dispvm    = allow @dispvm:dvm (40)

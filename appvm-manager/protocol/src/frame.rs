@@ -395,8 +395,11 @@ mod tests {
                         user,
                     })
                 }),
-            (text, text)
-                .prop_map(|(target, service)| Message::Call(CallRequest { target, service })),
+            (text, text).prop_map(|(target, service)| Message::Call(CallRequest {
+                drop: (target.len() % 2 == 0).then_some(target.len() as u64),
+                target,
+                service,
+            })),
             any::<u32>().prop_map(|pid| Message::Started { pid }),
             (any::<u8>(), text).prop_map(|(status, message)| Message::Refused { status, message }),
             (streams(), prop::collection::vec(any::<u8>(), 0..MAX_DATA))

@@ -64,6 +64,9 @@ pub struct CallRequest {
     pub target: String,
     /// The service's name, perhaps with `+` and an argument.
     pub service: String,
+    /// The drop that this call carries out, by the number that the manager gave this domain for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop: Option<u64>,
 }
 
 /// How a command ended.

@@ -20,6 +20,16 @@ const MAX_REASON: usize = 300;
 
 /// Calls `service` of `target` with these streams, and waits for its end: the service's status.
 pub fn call(target: &str, service: &str, stdio: Stdio) -> Result<u8, Failure> {
+    let request = CallRequest {
+        target: target.to_owned(),
+        service: service.to_owned(),
+        drop: None,
+    };
+    call_with(request, stdio)
+}
+
+/// Makes this call.
+pub fn call_with(request: CallRequest, stdio: Stdio) -> Result<u8, Failure> {
     let broken = |what: &str, error: String| Failure::new(BROKEN, format!("{what}: {error}"));
     let connection = connect().map_err(|error| {
         broken(
@@ -30,10 +40,7 @@ pub fn call(target: &str, service: &str, stdio: Stdio) -> Result<u8, Failure> {
     let outbox = connection.try_clone().map(Outbox::new);
     let outbox = Arc::new(outbox.map_err(|error| broken("the connection", error.to_string()))?);
     let pumps = Pumps::new().map_err(|error| broken("the streams", error.to_string()))?;
-    let request = Message::Call(CallRequest {
-        target: target.to_owned(),
-        service: service.to_owned(),
-    });
+    let request = Message::Call(request);
     let mut reader = connection;
     let outcome = converse(
         &mut reader,

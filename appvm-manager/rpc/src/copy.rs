@@ -6,17 +6,24 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use bulkhead_protocol::CallRequest;
 use bulkhead_protocol::client::Stdio;
+use bulkhead_transfer::landed;
 use bulkhead_transfer::meter::{Meter, size};
 use bulkhead_transfer::{Cancel, Progress, SendError, Sender, Watch};
 
-use crate::call::{call, nowhere};
+use crate::call::{call_with, nowhere};
 use crate::{Failure, REFUSED};
 
 /// Sends `files` by `service` of `target`, and waits until the other domain has them.
 pub fn send(target: &str, service: &str, files: &[PathBuf]) -> Result<(), Failure> {
+    let request = CallRequest {
+        target: target.to_owned(),
+        service: service.to_owned(),
+        drop: None,
+    };
     let mut meter = Meter::default();
-    let result = send_with(target, service, files, &mut meter);
+    let result = send_with(request, files, &mut meter);
     meter.clear();
     let sent = result?;
     if std::io::stderr().is_terminal() {
@@ -25,9 +32,21 @@ pub fn send(target: &str, service: &str, files: &[PathBuf]) -> Result<(), Failur
     Ok(())
 }
 
+/// Sends what the user has dropped on a window of `target`, files by their addresses. The manager runs
+/// it for the drop that it numbers so.
+pub fn send_dropped(drop: u64, target: &str, uris: &[String]) -> Result<(), Failure> {
+    let files: Option<Vec<PathBuf>> = uris.iter().map(|uri| landed::path(uri)).collect();
+    let files = files.ok_or_else(|| Failure::usage("not every address is one of a file"))?;
+    let request = CallRequest {
+        target: target.to_owned(),
+        service: crate::serve::COPY.to_owned(),
+        drop: Some(drop),
+    };
+    send_with(request, &files, &mut Meter::default()).map(|_| ())
+}
+
 fn send_with(
-    target: &str,
-    service: &str,
+    request: CallRequest,
     files: &[PathBuf],
     meter: &mut Meter,
 ) -> Result<bulkhead_transfer::Sent, Failure> {
@@ -46,8 +65,7 @@ fn send_with(
         stdout: answer_end,
         stderr: nowhere().map_err(|error| Failure::new(1, error.to_string()))?,
     };
-    let (target, service) = (target.to_owned(), service.to_owned());
-    let calling = thread::spawn(move || call(&target, &service, stdio));
+    let calling = thread::spawn(move || call_with(request, stdio));
     let sent = sender.send(File::from(stream), File::from(answer), &mut watch);
     let called = calling
         .join()

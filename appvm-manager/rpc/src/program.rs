@@ -20,6 +20,11 @@ enum Task {
         service: String,
     },
     Serve(Request),
+    Drop {
+        drop: u64,
+        target: String,
+        uris: Vec<String>,
+    },
     Copy {
         to: String,
         files: Vec<PathBuf>,
@@ -46,6 +51,7 @@ pub fn run(name: &OsStr, arguments: Vec<OsString>) -> Result<u8, Failure> {
             call::call(&target, &service, streams)
         }
         Task::Serve(request) => serve::serve(&request),
+        Task::Drop { drop, target, uris } => copy::send_dropped(drop, &target, &uris).map(|()| 0),
         Task::Copy {
             to,
             files,
@@ -89,6 +95,13 @@ fn rpc_task(arguments: &[OsString]) -> Result<Task, Failure> {
         ["--serve", service, argument, source] => {
             Ok(Task::Serve(Request::new(service, argument, source)?))
         }
+        ["--drop", drop, target, uris @ ..] if !uris.is_empty() => Ok(Task::Drop {
+            drop: drop
+                .parse()
+                .map_err(|_| Failure::usage("a drop has a number"))?,
+            target: (*target).to_owned(),
+            uris: uris.iter().map(|&uri| uri.to_owned()).collect(),
+        }),
         [target, service] if !target.starts_with('-') => Ok(Task::Call {
             target: (*target).to_owned(),
             service: (*service).to_owned(),
@@ -218,6 +231,24 @@ mod tests {
             parsed("bulkhead-copy --help").unwrap(),
             Task::Help(help::COPY)
         );
+    }
+
+    #[test]
+    fn the_manager_has_a_drop_sent_by_its_addresses() {
+        assert_eq!(
+            parsed("bulkhead-rpc --drop 7 personal file:///a%20b").unwrap(),
+            Task::Drop {
+                drop: 7,
+                target: "personal".into(),
+                uris: vec!["file:///a%20b".into()]
+            }
+        );
+        for line in [
+            "bulkhead-rpc --drop 7 work",
+            "bulkhead-rpc --drop x work file:///a",
+        ] {
+            assert_eq!(parsed(line).unwrap_err().status, 2, "{line}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bulkhead_protocol::DomainName;
 use bulkhead_transfer::{
     Cancel, FormatError, Incoming, Limits, Progress, ReceiveError, Received, Watch,
-    clean_up_partial, receive_and_answer,
+    clean_up_partial, landed, receive_and_answer,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
@@ -94,6 +94,10 @@ impl Request {
 /// Answers the call on the standard streams. Gives the exit status, unless a program of the domain
 /// takes this process over.
 pub fn serve(request: &Request) -> Result<u8, Failure> {
+    // Before the error stream becomes the log's.
+    let manager = std::env::var_os(landed::WANTED)
+        .and_then(|_| io::stderr().as_fd().try_clone_to_owned().ok())
+        .map(File::from);
     log_errors();
     let home = std::env::home_dir().unwrap_or_else(|| PathBuf::from("/"));
     let folders: Vec<PathBuf> = FOLDERS
@@ -108,7 +112,17 @@ pub fn serve(request: &Request) -> Result<u8, Failure> {
         return Err(Failure::new(126, format!("{}: {error}", program.display())));
     }
     match request.service.as_str() {
-        COPY => receive(request, &home).map(|_| 0),
+        COPY => {
+            let received = receive(request, &home)?;
+            if let Some(manager) = manager {
+                let folder = home.join("Incoming").join(request.source.as_str());
+                // The files are here, whoever knows of it.
+                if let Err(error) = landed::write(manager, &folder, &received.names) {
+                    eprintln!("the manager cannot be told where the files are: {error}");
+                }
+            }
+            Ok(0)
+        }
         open::OPEN_URL => open_url().map(|()| 0),
         picture::DECODE => picture::decode(io::stdin().lock(), io::stdout().lock())
             .map(|()| 0)
@@ -135,6 +149,7 @@ fn become_program(program: &Path, request: &Request) -> io::Error {
         command.arg(&request.argument);
     }
     command
+        .env_remove(landed::WANTED)
         .env("QREXEC_REMOTE_DOMAIN", request.source.as_str())
         .env("QREXEC_SERVICE_FULL_NAME", request.full_name())
         .env("QREXEC_SERVICE_ARGUMENT", &request.argument)

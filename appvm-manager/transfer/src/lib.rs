@@ -19,6 +19,7 @@
 //! careful) and [`names`].
 
 pub mod format;
+pub mod landed;
 pub mod limits;
 pub mod links;
 pub mod meter;

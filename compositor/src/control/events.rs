@@ -93,7 +93,7 @@ impl State {
         kind: &str,
         bytes: usize,
     ) -> bool {
-        if !self.control.connections.iter().any(|c| c.subscribed) {
+        if !self.is_heard() {
             return false;
         }
         self.announce(json!({
@@ -116,6 +116,44 @@ impl State {
             "id": id,
             "pasted": why_not.is_none(),
             "text": why_not.unwrap_or_default(),
+            "time_us": time_us(),
+        }));
+    }
+
+    /// Whether anybody hears what is announced.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.control.connections.iter().any(|c| c.subscribed)
+    }
+
+    /// Asks whoever subscribed whether a drag that is over another domain may be dropped there.
+    pub(crate) fn announce_drag_over(&mut self, id: u64, [source, target]: [&str; 2], kind: &str) {
+        self.announce(json!({
+            "event": "drag_over",
+            "id": id,
+            "source": source,
+            "target": target,
+            "kind": kind,
+            "time_us": time_us(),
+        }));
+    }
+
+    /// Asks whoever subscribed to decide about a drop, and to copy its files.
+    pub(crate) fn announce_drop(
+        &mut self,
+        id: u64,
+        [source, target]: [&str; 2],
+        kind: &str,
+        bytes: usize,
+        files: &[String],
+    ) {
+        self.announce(json!({
+            "event": "drop",
+            "id": id,
+            "source": source,
+            "target": target,
+            "kind": kind,
+            "bytes": bytes,
+            "files": files,
             "time_us": time_us(),
         }));
     }

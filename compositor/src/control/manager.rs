@@ -9,7 +9,7 @@ use super::{error, ok};
 use crate::{
     domain::{Colour, DomainError},
     layout::WindowId,
-    selection::Ends,
+    selection::{Decision, Ends},
     server::SharedDisplay,
     state::State,
 };
@@ -44,6 +44,21 @@ enum Request {
         allow: bool,
         #[serde(default)]
         reason: String,
+    },
+    AnswerDragOver {
+        id: u64,
+        allow: bool,
+        #[serde(default)]
+        reason: String,
+    },
+    AnswerDrop {
+        id: u64,
+        allow: bool,
+        #[serde(default)]
+        reason: String,
+        /// Where the files are now, as addresses in the target.
+        #[serde(default)]
+        files: Vec<String>,
     },
     Subscribe {},
     Stop {},
@@ -124,6 +139,37 @@ impl State {
                     ok()
                 } else {
                     error(format!("no paste {id} waits for an answer"))
+                }
+            }
+            Request::AnswerDragOver { id, allow, reason } => {
+                let decision = if allow { Ok(()) } else { Err(reason) };
+                if self.decide_drag_over(id, decision) {
+                    ok()
+                } else {
+                    error(format!("no drag {id} waits for an answer"))
+                }
+            }
+            Request::AnswerDrop {
+                id,
+                allow,
+                reason,
+                files,
+            } => {
+                let decision = match (allow, <[OwnedFd; 2]>::try_from(fds)) {
+                    (false, _) => Decision::Refuse(reason),
+                    (true, Ok([picture, pixels])) => Decision::Redraw(Ends { picture, pixels }),
+                    (true, Err(fds)) if fds.is_empty() => Decision::Give(files),
+                    (true, Err(_)) => {
+                        return error(
+                            "answer_drop has no descriptors, or two for a picture: a pipe that \
+                             takes it and one that gives its pixels",
+                        );
+                    }
+                };
+                if self.decide_drop(id, decision) {
+                    ok()
+                } else {
+                    error(format!("no drop {id} waits for an answer"))
                 }
             }
             Request::Subscribe {} => {

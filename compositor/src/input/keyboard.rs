@@ -1,5 +1,6 @@
 //! Keys: Super+Q closes, Alt+Tab goes through windows, Super+F maximises, Ctrl+Shift+C and
-//! Ctrl+Shift+V copy and paste across domains; all others go to the window with the focus.
+//! Ctrl+Shift+V copy and paste across domains, Escape ends a drag; all others go to the window with
+//! the focus.
 
 use std::collections::HashSet;
 
@@ -65,6 +66,8 @@ enum Shortcut {
     CopyAcross,
     /// Gives it to the focused domain.
     PasteAcross,
+    /// Gives up what is dragged.
+    CancelDrag,
     /// Another terminal of the machine.
     Terminal(i32),
 }
@@ -149,6 +152,10 @@ impl State {
                     return FilterResult::Intercept(Some(Shortcut::Terminal(number)));
                 }
                 let symbol = handle.raw_latin_sym_or_raw_current_sym();
+                if state.drag.is_some() && symbol == Some(Keysym::Escape) {
+                    state.keys.taken.insert(code);
+                    return FilterResult::Intercept(Some(Shortcut::CancelDrag));
+                }
                 let shortcut = symbol
                     .and_then(|symbol| shortcut(modifiers, symbol, menu_open))
                     .filter(|shortcut| !host_has_keyboard || shortcut.always());
@@ -199,6 +206,7 @@ impl State {
             Shortcut::Dismiss => self.dismiss_grabs(),
             Shortcut::CopyAcross => self.copy_across(),
             Shortcut::PasteAcross => self.paste_across(),
+            Shortcut::CancelDrag => self.cancel_drag(),
             Shortcut::Terminal(number) => self.change_terminal(number),
         }
     }

@@ -342,6 +342,15 @@ impl State {
         }
     }
 
+    /// What is down now is the desktop's: no client learns of its release, nor can name its press any
+    /// more.
+    pub(crate) fn take_buttons(&mut self) {
+        for button in &self.pointing.down {
+            self.serials.released(*button);
+            self.pointing.taken.insert(*button);
+        }
+    }
+
     fn set_desktop_cursor(&mut self) {
         let named = CursorImageStatus::default_named();
         if self.cursor != named {

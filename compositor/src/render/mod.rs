@@ -1,6 +1,7 @@
 //! What is seen: client pixels inside our own borders.
 
 mod cursor;
+mod drop;
 mod frame;
 mod label;
 mod notice;
@@ -9,6 +10,7 @@ mod scene;
 
 pub use cursor::CursorArt;
 pub(crate) use cursor::MAX_CURSOR_PX;
+pub use drop::DropArt;
 pub use frame::FrameArt;
 pub use label::Label;
 pub use notice::NoticeArt;

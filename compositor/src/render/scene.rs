@@ -19,7 +19,7 @@ use smithay::{
 };
 use std::sync::Mutex;
 
-use super::{cursor::MAX_CURSOR_PX, label::Label, notice};
+use super::{cursor::MAX_CURSOR_PX, drop, label::Label, notice};
 use crate::{
     domain::Colour,
     layout::{BORDER_PX, POPUP_BORDER_PX, Point as Cell, Rect, TITLE_PX, WindowId},
@@ -93,6 +93,7 @@ where
         let at = state.pointing.cell();
         cursor(state, canvas, at);
     }
+    drop::mark(state, canvas);
     drag_icon(state, canvas);
     layers(state, canvas, true);
     let order: Vec<WindowId> = state.layout.stack().rev().map(|w| w.id).collect();
@@ -173,6 +174,8 @@ where
         return;
     };
     let (colour, name) = colour_of(state, domain);
+    let framed = client.grown(0, TITLE_PX, 0, 0);
+    drop::light(state, canvas, id, framed, colour);
     let Some(window) = state.shell.windows.get_mut(&id) else {
         return;
     };
@@ -184,7 +187,6 @@ where
         focused,
     };
     // The frame comes first: nothing of the client can be above it.
-    let framed = client.grown(0, TITLE_PX, 0, 0);
     window.art.border(canvas, framed, BORDER_PX, colour);
     window.art.title_bar(canvas, client, label);
     let surface = window.surface().clone();

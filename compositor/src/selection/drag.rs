@@ -1,5 +1,5 @@
 //! Drag-and-drop within one domain. While a drag is over another domain, that domain sees nothing
-//! at all: no enter, no motion, no types.
+//! at all: no enter, no motion, no types. What is dropped there is a matter of [`super::dragging`].
 
 use std::sync::{Mutex, Weak};
 
@@ -16,7 +16,10 @@ use smithay::{
     wayland::compositor::{SurfaceAttributes, give_role, with_states},
 };
 
-use super::protocol::{Agreement, OfferData, SourceData};
+use super::{
+    dragging::Abroad,
+    protocol::{Agreement, OfferData, SourceData},
+};
 use crate::{
     domain::DomainId, guard::domain_of, render::MAX_CURSOR_PX, shell::root_of, state::State,
 };
@@ -26,14 +29,16 @@ const DRAG_ICON_ROLE: &str = "dnd_icon";
 /// A drag that goes on.
 #[derive(Debug)]
 pub struct Drag {
-    source: Option<WlDataSource>,
+    pub(super) source: Option<WlDataSource>,
     origin: Client,
-    domain: DomainId,
+    pub(super) domain: DomainId,
     /// The picture below the pointer.
     pub icon: Option<WlSurface>,
     /// How far the picture is from the pointer; at most its own size.
     pub icon_offset: Point<i32, Logical>,
     target: Option<Target>,
+    /// What is known while it is over other domains.
+    pub(crate) abroad: Abroad,
 }
 
 #[derive(Debug)]
@@ -79,6 +84,7 @@ impl State {
             icon,
             icon_offset: Point::default(),
             target: None,
+            abroad: Abroad::default(),
         });
         // The button that began the drag is no longer the client's.
         if let Some(pointer) = self.seat.get_pointer() {
@@ -95,6 +101,7 @@ impl State {
         at: Point<f64, Logical>,
         time: u32,
     ) {
+        self.hover(under.as_ref(), at);
         let Some(drag) = &self.drag else { return };
         let allowed = under.filter(|(surface, _)| {
             let Some(client) = surface.client() else {
@@ -134,6 +141,7 @@ impl State {
         let source = drag.source.clone();
         let serial: u32 = SERIAL_COUNTER.next_serial().into();
         let mut devices = Vec::new();
+        self.leave_given(&client);
         for device in self.selections.devices_of(&client) {
             let offer = source.as_ref().and_then(|source| {
                 let data = OfferData {
@@ -178,6 +186,11 @@ impl State {
             return;
         };
         self.dirty = true;
+        if let Some(over) = drag.abroad.over.take() {
+            self.drop_abroad(&drag, over);
+            self.pointer_moved_under();
+            return;
+        }
         let mut taken = false;
         if let Some(target) = drag.target.take() {
             for (device, offer) in target.devices.iter().filter(|(d, _)| d.is_alive()) {
@@ -214,6 +227,14 @@ impl State {
         let Some(agreement) = agreement(data) else {
             return;
         };
+        if let (None, Some(given)) = (&data.source, data.pasted.upgrade()) {
+            // What was dropped came from another domain, and its source hears nothing of the target.
+            let known = mime.is_some_and(|mime| given.kind().types().any(|known| known == mime));
+            if let Ok(mut agreement) = agreement.lock() {
+                agreement.accepted = known;
+            }
+            return;
+        }
         let Some(source) = data.source.as_ref().filter(|s| s.is_alive()) else {
             return;
         };
@@ -238,10 +259,13 @@ impl State {
         let Some(agreement) = agreement(data) else {
             return;
         };
-        let Some(source) = data.source.as_ref().filter(|s| s.is_alive()) else {
-            return;
+        let source = data.source.as_ref().filter(|s| s.is_alive());
+        let offered = match source {
+            Some(source) => source_actions(source),
+            None if data.source.is_none() => DndAction::Copy,
+            None => return,
         };
-        let common = source_actions(source) & actions;
+        let common = offered & actions;
         let action = if common.contains(preferred) && !preferred.is_empty() {
             preferred
         } else {
@@ -258,7 +282,7 @@ impl State {
             if offer.version() >= 3 {
                 offer.action(action);
             }
-            if source.version() >= 3 {
+            if let Some(source) = source.filter(|s| s.version() >= 3) {
                 source.action(action);
             }
         }
@@ -293,6 +317,20 @@ impl State {
         {
             source.cancelled();
         }
+    }
+
+    /// The user gives the drag up.
+    pub(crate) fn cancel_drag(&mut self) {
+        self.leave_target();
+        let Some(drag) = self.drag.take() else {
+            return;
+        };
+        self.dirty = true;
+        self.take_buttons();
+        if let Some(source) = drag.source.filter(Resource::is_alive) {
+            source.cancelled();
+        }
+        self.pointer_moved_under();
     }
 
     pub(super) fn drag_source_gone(&mut self, source: &WlDataSource) {
@@ -337,13 +375,21 @@ impl State {
         if drag.icon.as_ref() == Some(surface) {
             drag.icon = None;
         }
+        if drag
+            .abroad
+            .over
+            .as_ref()
+            .is_some_and(|o| o.surface == *surface)
+        {
+            drag.abroad.over = None;
+        }
         if drag.target.as_ref().is_some_and(|t| t.surface == *surface) {
             self.leave_target();
         }
     }
 }
 
-fn source_actions(source: &WlDataSource) -> DndAction {
+pub(super) fn source_actions(source: &WlDataSource) -> DndAction {
     source
         .data::<SourceData>()
         .and_then(|data| data.actions.lock().ok().and_then(|actions| *actions))

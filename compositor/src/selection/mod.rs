@@ -8,6 +8,7 @@
 
 mod crossing;
 mod drag;
+mod dragging;
 mod primary;
 mod protocol;
 
@@ -20,6 +21,8 @@ pub use crossing::CrossingLimits;
 pub(crate) use crossing::Ends;
 use crossing::{Crossing, Parcel};
 pub(crate) use drag::Drag;
+use dragging::Dragging;
+pub(crate) use dragging::{Decision, Light};
 use smithay::reexports::{
     wayland_protocols::wp::primary_selection::zv1::server::{
         zwp_primary_selection_device_v1::ZwpPrimarySelectionDeviceV1,
@@ -101,6 +104,7 @@ pub struct Selections {
     devices: Vec<WlDataDevice>,
     primary_devices: Vec<ZwpPrimarySelectionDeviceV1>,
     crossing: Crossing,
+    dragging: Dragging,
 }
 
 impl Selections {
@@ -108,6 +112,7 @@ impl Selections {
     pub fn new(limits: CrossingLimits) -> Self {
         Self {
             crossing: Crossing::with_limits(limits),
+            dragging: Dragging::with_limits(limits),
             ..Self::default()
         }
     }
@@ -124,6 +129,7 @@ impl State {
         self.selections.boards.remove(&domain);
         self.stop_serving_domain(domain);
         self.stop_redrawing_for(domain);
+        self.end_drops_of(domain);
     }
 
     /// The client that has the keyboard.

@@ -7,6 +7,7 @@ mod told;
 mod borders;
 mod control;
 mod crossing;
+mod dragging;
 mod drags;
 mod fuzz;
 mod globals;

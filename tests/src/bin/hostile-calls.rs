@@ -65,6 +65,7 @@ fn call(target: &str, service: &str) -> io::Result<Vec<u8>> {
     let request = CallRequest {
         target: target.to_owned(),
         service: service.to_owned(),
+        drop: None,
     };
     Message::Call(request).encode().map_err(io::Error::other)
 }

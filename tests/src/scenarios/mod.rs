@@ -35,6 +35,7 @@ pub fn all() -> Vec<Scenario> {
         crossing::standalone::SCENARIO,
         crossing::copy::SCENARIO,
         crossing::clipboard::SCENARIO,
+        crossing::drag::SCENARIO,
         crossing::flood::SCENARIO,
         performance::SCENARIO,
         image::menu::SCENARIO,

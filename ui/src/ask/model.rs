@@ -125,6 +125,8 @@ impl Model {
 pub fn sentence(question: &Question) -> String {
     match question.service.as_str() {
         "qubes.Filecopy" => "wants to send files to another domain".to_owned(),
+        "bulkhead.Drop" if question.argument == "image" => "drops a picture".to_owned(),
+        "bulkhead.Drop" => "drops text".to_owned(),
         "qubes.OpenInVM" => "wants a file to be opened".to_owned(),
         "qubes.OpenURL" => "wants a web address to be opened".to_owned(),
         "qubes.StartApp" => format!("wants to start {}", question.argument),

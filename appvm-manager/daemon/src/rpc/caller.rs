@@ -307,6 +307,7 @@ mod tests {
         Message::Call(CallRequest {
             target: target.to_owned(),
             service: "x.Y".to_owned(),
+            drop: None,
         })
         .encode()
         .unwrap()

@@ -7,6 +7,7 @@ use bulkhead_policy::{Allow, Call, Destination, UserName};
 use bulkhead_protocol::{
     DomainName, EXEC_PORT, ExecRequest, ExitReason, MAX_DATA, Message, Stream, User,
 };
+use bulkhead_transfer::landed;
 use tokio::sync::oneshot;
 
 use super::caller::{Caller, Parts, linger};
@@ -23,12 +24,13 @@ const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
 const SERVER: &str = "/run/bulkhead/bin/bulkhead-rpc";
 
 impl Manager {
-    /// Carries the call to its end.
+    /// Carries the call to its end. Of what was dropped, the target is asked where it is then.
     pub(super) async fn carry(
         self: &Arc<Self>,
         call: &Call,
         allow: &Allow,
         mut caller: Caller,
+        dropped: bool,
     ) -> Result<Carried, CarryError> {
         if call.service.as_str() == host::START_APP {
             return self.start_app(call, allow, caller).await;
@@ -68,6 +70,10 @@ impl Manager {
                 call.source.as_str(),
             ),
             user: user(allow.user.as_ref())?,
+            env: dropped
+                .then(|| (landed::WANTED.to_owned(), "1".to_owned()))
+                .into_iter()
+                .collect(),
             ..ExecRequest::default()
         };
         let parts = caller.into_parts()?;
@@ -76,7 +82,7 @@ impl Manager {
             .name(format!("call {}", call.source))
             .spawn(move || {
                 // Whoever waits may be gone.
-                let _ = sender.send(run(&machine, request, parts));
+                let _ = sender.send(run(&machine, request, parts, dropped));
                 drop(disposable);
             })
             .map_err(CarryError::Target)?;
@@ -194,7 +200,12 @@ fn user(wanted: Option<&UserName>) -> Result<User, CarryError> {
 }
 
 /// Blocks until the call has ended.
-fn run(machine: &Machine, request: ExecRequest, parts: Parts) -> Result<Carried, CarryError> {
+fn run(
+    machine: &Machine,
+    request: ExecRequest,
+    parts: Parts,
+    dropped: bool,
+) -> Result<Carried, CarryError> {
     let connect = || {
         let mut service = session::connect(&machine.vsock, EXEC_PORT)?;
         let frame = Message::Exec(request).encode().map_err(io::Error::other)?;
@@ -202,7 +213,7 @@ fn run(machine: &Machine, request: ExecRequest, parts: Parts) -> Result<Carried,
         Ok(service)
     };
     match connect() {
-        Ok(service) => Ok(relay(parts, service)?),
+        Ok(service) => Ok(relay(parts, service, dropped)?),
         Err(error) => {
             parts.refuse(125, "the other domain is not there");
             Err(CarryError::Target(error))
@@ -220,6 +231,7 @@ fn done(caller: Caller, sent: usize) -> Result<Carried, CarryError> {
         received_bytes: 0,
         exit: Some(ExitReason::Code(0)),
         notice: None,
+        untrusted_landed: Vec::new(),
     })
 }
 
@@ -249,6 +261,7 @@ fn answer_from_host(parts: Parts, answer: &[u8]) -> Result<Carried, CarryError> 
         received_bytes: answer.len() as u64,
         exit: Some(ExitReason::Code(0)),
         notice: None,
+        untrusted_landed: Vec::new(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bulkhead_policy::{Allow, Ask, Call, Deny, Destination, Verdict};
+use bulkhead_policy::{Allow, Ask, Call, Deny, Destination, IntendedTarget, Verdict};
 
 use super::ask::{Answer, Question};
 use super::caller::{Caller, CallerError};
@@ -12,8 +12,12 @@ use crate::rules;
 
 /// The service whose input begins with a list of files, for the question.
 const WITH_MANIFEST: [&str; 2] = ["qubes.Filecopy", "qubes.OpenInVM"];
-/// The user pastes by keys; no program may ask for it, nor for what comes of it.
-const NEVER_CALLED: [&str; 2] = ["qubes.ClipboardPaste", crate::pictures::SERVICE];
+/// The user pastes by keys and drops by hand; no program may ask for it, nor for what comes of it.
+const NEVER_CALLED: [&str; 3] = [
+    "qubes.ClipboardPaste",
+    crate::pictures::SERVICE,
+    crate::dragged::SERVICE,
+];
 
 /// No.
 #[derive(Debug, thiserror::Error)]
@@ -25,24 +29,76 @@ pub(super) enum Refused {
 }
 
 impl Manager {
-    /// Decides about a call, and writes into `record` what it found out.
+    /// Decides about a call, and writes into `record` what it found out. What was `dropped` on a window
+    /// goes to that window's domain or nowhere.
     pub(super) async fn decide(
         self: &Arc<Self>,
         call: &Call,
         caller: &mut Caller,
+        dropped: bool,
         record: &mut Record,
     ) -> Result<Allow, Refused> {
+        if NEVER_CALLED.contains(&call.service.as_str()) {
+            record.ended("only the user's keys or pointer can do that");
+            return Err(Refused::Denied);
+        }
         let verdict = self.verdict(call, record).await?;
         let with_manifest = WITH_MANIFEST.contains(&call.service.as_str());
         if with_manifest && !matches!(verdict, Verdict::Deny(_)) {
             let manifest = caller.manifest().await?;
             record.files(&manifest);
         }
+        let gone = caller.gone();
+        self.settle(call, verdict, gone, dropped, record).await
+    }
+
+    /// Decides about what was dropped on a window and waits on the host.
+    pub(crate) async fn decide_drop(self: &Arc<Self>, call: &Call, record: &mut Record) -> bool {
+        let decided = async {
+            let verdict = self.verdict(call, record).await?;
+            let never = std::future::pending();
+            self.settle(call, verdict, never, true, record).await
+        };
+        match decided.await {
+            Ok(allow) => {
+                record.allowed(&allow);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    async fn settle(
+        self: &Arc<Self>,
+        call: &Call,
+        verdict: Verdict,
+        gone: impl Future<Output = CallerError>,
+        dropped: bool,
+        record: &mut Record,
+    ) -> Result<Allow, Refused> {
+        let wanted = match &call.target {
+            IntendedTarget::Domain(name) if dropped => Some(Destination::Domain(name.clone())),
+            _ if dropped => {
+                record.ended("no window is there");
+                return Err(Refused::Denied);
+            }
+            _ => None,
+        };
         match verdict {
+            Verdict::Allow(allow) if wanted.as_ref().is_some_and(|w| *w != allow.target) => {
+                record.ended(&format!("the rule {} sends it elsewhere", allow.rule));
+                Err(Refused::Denied)
+            }
             Verdict::Allow(allow) => Ok(allow),
             Verdict::Deny(deny) => Err(denied(&deny, record)),
-            Verdict::Ask(ask) => {
-                let target = self.ask_user(call, &ask, caller, record).await?;
+            Verdict::Ask(mut ask) => {
+                if let Some(wanted) = wanted {
+                    // Says no by itself where the rule does not offer it.
+                    ask.choose(&wanted).map_err(|deny| denied(&deny, record))?;
+                    ask.targets.retain(|target| *target == wanted);
+                    ask.default_target = Some(wanted);
+                }
+                let target = self.ask_user(call, &ask, gone, record).await?;
                 // Minutes may have passed: what was right then may be wrong now.
                 match self.verdict(call, record).await? {
                     Verdict::Allow(allow) if allow.target == target => Ok(allow),
@@ -62,10 +118,6 @@ impl Manager {
         call: &Call,
         record: &mut Record,
     ) -> Result<Verdict, Refused> {
-        if NEVER_CALLED.contains(&call.service.as_str()) {
-            record.ended("only the user's keys can do that");
-            return Err(Refused::Denied);
-        }
         // It reads the policy and every domain's file: a flood of calls must not keep the manager from
         // everything else.
         let evaluated = {
@@ -92,7 +144,7 @@ impl Manager {
         self: &Arc<Self>,
         call: &Call,
         ask: &Ask,
-        caller: &mut Caller,
+        gone: impl Future<Output = CallerError>,
         record: &mut Record,
     ) -> Result<Destination, Refused> {
         let question = Question {
@@ -112,7 +164,7 @@ impl Manager {
         self.tell(crate::manager::Event::AskOpened(open.id()));
         let answer = tokio::select! {
             answer = open.answer() => answer,
-            error = caller.gone() => {
+            error = gone => {
                 self.tell(crate::manager::Event::AskClosed(open.id()));
                 return Err(error.into());
             }

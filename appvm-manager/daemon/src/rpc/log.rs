@@ -109,6 +109,27 @@ impl Record {
         }
     }
 
+    /// Something was dropped that is no file.
+    pub(crate) fn dropped(&mut self, what: &str, bytes: u64) {
+        self.notify = true;
+        self.announced_bytes = bytes;
+        self.files = vec![format!("{what} ({})", size(bytes))];
+    }
+
+    /// Why it did not come about.
+    pub(crate) fn why_not(&self) -> Option<String> {
+        match (
+            self.verdict.as_str(),
+            self.detail.as_str(),
+            self.rule.as_str(),
+        ) {
+            ("allowed", ..) => None,
+            (_, "", _) => Some("it failed".to_owned()),
+            (_, detail, "") => Some(detail.to_owned()),
+            (_, detail, rule) => Some(format!("{detail} ({rule})")),
+        }
+    }
+
     pub(super) fn file_lines(&self) -> &[String] {
         &self.files
     }

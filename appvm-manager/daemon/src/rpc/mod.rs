@@ -14,6 +14,7 @@ mod budget;
 mod caller;
 mod carry;
 mod decide;
+pub(crate) mod drops;
 mod host;
 pub mod log;
 pub(crate) mod quota;
@@ -51,6 +52,7 @@ pub(crate) struct Calls {
     pub(crate) asks: ask::Asks,
     pub(crate) log: log::Log,
     pub(crate) quota: quota::Quota,
+    pub(crate) drops: drops::Drops,
 }
 
 impl Manager {
@@ -113,15 +115,28 @@ impl Manager {
                 return caller.refuse(126, &error.to_string()).await;
             }
         };
+        let ticket = match request.drop.map(|id| self.calls.drops.take(id, &call)) {
+            None => None,
+            Some(Some(ticket)) => Some(ticket),
+            Some(None) => return caller.refuse(126, REFUSAL).await,
+        };
         let mut record = Record::new(&call);
-        match self.decide(&call, &mut caller, &mut record).await {
+        let mut untrusted_landed = Vec::new();
+        match self
+            .decide(&call, &mut caller, ticket.is_some(), &mut record)
+            .await
+        {
             Ok(allow) => {
                 record.allowed(&allow);
-                self.carry_and_record(&call, &allow, caller, &mut record)
+                untrusted_landed = self
+                    .carry_and_record(&call, &allow, caller, ticket.is_some(), &mut record)
                     .await;
             }
             Err(decide::Refused::Denied) => caller.refuse(126, REFUSAL).await,
             Err(decide::Refused::Caller(error)) => record.ended(&error.to_string()),
+        }
+        if let Some(ticket) = ticket {
+            ticket.end(&record, untrusted_landed);
         }
         let now = Instant::now();
         let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,11 +155,18 @@ impl Manager {
         call: &Call,
         allow: &Allow,
         caller: Caller,
+        dropped: bool,
         record: &mut Record,
-    ) {
-        match self.carry(call, allow, caller).await {
-            Ok(carried) => record.carried(&carried),
-            Err(error) => record.ended(&error.to_string()),
+    ) -> Vec<u8> {
+        match self.carry(call, allow, caller, dropped).await {
+            Ok(carried) => {
+                record.carried(&carried);
+                carried.untrusted_landed
+            }
+            Err(error) => {
+                record.ended(&error.to_string());
+                Vec::new()
+            }
         }
     }
 }

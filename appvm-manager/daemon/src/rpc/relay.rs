@@ -15,6 +15,8 @@ use std::time::Duration;
 use bulkhead_protocol::pump::Outbox;
 use bulkhead_protocol::{ExitReason, Message, ReadError, Stream, read_message};
 
+use bulkhead_transfer::landed;
+
 use super::caller::Parts;
 
 /// How long a caller may take to close when its service has ended.
@@ -31,10 +33,14 @@ pub struct Carried {
     pub exit: Option<ExitReason>,
     /// What the user is to be told besides.
     pub notice: Option<String>,
+    /// Of a drop: where the target says that it put the files.
+    pub untrusted_landed: Vec<u8>,
 }
 
 /// Relays until the service has ended or a side breaks off. Blocks: call it on a thread of its own.
-pub(super) fn relay(caller: Parts, service: UnixStream) -> io::Result<Carried> {
+/// Of a drop, the service's error stream is for the manager: it is kept, and never goes on.
+pub(super) fn relay(caller: Parts, service: UnixStream, dropped: bool) -> io::Result<Carried> {
+    let mut untrusted_landed = Vec::new();
     let sent = AtomicU64::new(0);
     let received = AtomicU64::new(0);
     let Parts {
@@ -65,7 +71,18 @@ pub(super) fn relay(caller: Parts, service: UnixStream) -> io::Result<Carried> {
         let mut begun = false;
         let exit = pass(&mut from_service, &to_caller, &received, |message| {
             let first = !std::mem::replace(&mut begun, true);
-            service_says(message, first, started)
+            match message {
+                Message::Data {
+                    stream: Stream::Stderr,
+                    bytes,
+                } if dropped && !first => {
+                    // A byte too many shows that there is too much.
+                    let room = (landed::MAX_BYTES + 1).saturating_sub(untrusted_landed.len());
+                    untrusted_landed.extend(bytes.into_iter().take(room));
+                    Err(SWALLOW)
+                }
+                message => service_says(message, first, started),
+            }
         });
         let _ = service.shutdown(Shutdown::Both);
         if exit.is_some() {
@@ -81,6 +98,7 @@ pub(super) fn relay(caller: Parts, service: UnixStream) -> io::Result<Carried> {
         received_bytes: received.into_inner(),
         exit,
         notice: None,
+        untrusted_landed,
     })
 }
 
@@ -216,7 +234,7 @@ mod tests {
             held: data(Stream::Stdin, "held").encode().unwrap(),
             started: true,
         };
-        let thread = thread::spawn(move || relay(parts, theirs).unwrap());
+        let thread = thread::spawn(move || relay(parts, theirs, false).unwrap());
         send(&mut caller, &data(Stream::Stdin, "later"));
         for text in ["held", "later"] {
             assert_eq!(
@@ -240,7 +258,7 @@ mod tests {
                 started: told,
                 ..parts(ours)
             };
-            let thread = thread::spawn(move || relay(parts, theirs).unwrap());
+            let thread = thread::spawn(move || relay(parts, theirs, false).unwrap());
             let message = "words of the other domain".to_owned();
             send(
                 &mut service,
@@ -265,7 +283,7 @@ mod tests {
     fn a_call_is_carried_to_its_end_and_counted() {
         let (mut caller, ours) = UnixStream::pair().unwrap();
         let (theirs, mut service) = UnixStream::pair().unwrap();
-        let thread = thread::spawn(move || relay(parts(ours), theirs).unwrap());
+        let thread = thread::spawn(move || relay(parts(ours), theirs, false).unwrap());
         send(&mut caller, &data(Stream::Stdin, "hello"));
         assert_eq!(
             read_message(&mut service).unwrap(),
@@ -300,7 +318,7 @@ mod tests {
         ] {
             let (mut caller, ours) = UnixStream::pair().unwrap();
             let (theirs, mut service) = UnixStream::pair().unwrap();
-            let thread = thread::spawn(move || relay(parts(ours), theirs).unwrap());
+            let thread = thread::spawn(move || relay(parts(ours), theirs, false).unwrap());
             send(&mut caller, &bad);
             assert!(matches!(read_message(&mut service), Err(ReadError::Closed)));
             drop(service);
@@ -309,10 +327,51 @@ mod tests {
     }
 
     #[test]
+    fn where_a_drop_landed_is_for_the_manager_alone() {
+        let (mut caller, ours) = UnixStream::pair().unwrap();
+        let (theirs, mut service) = UnixStream::pair().unwrap();
+        let thread = thread::spawn(move || relay(parts(ours), theirs, true).unwrap());
+        send(&mut service, &Message::Started { pid: 7 });
+        send(&mut service, &data(Stream::Stderr, "/home/user/"));
+        send(&mut service, &data(Stream::Stdout, "answer"));
+        send(&mut service, &data(Stream::Stderr, "secret\0"));
+        send(&mut service, &Message::Exit(ExitReason::Code(0)));
+        for expected in [
+            Message::Started { pid: 0 },
+            data(Stream::Stdout, "answer"),
+            Message::Exit(ExitReason::Code(0)),
+        ] {
+            assert_eq!(read_message(&mut caller).unwrap(), expected);
+        }
+        drop(caller);
+        let landed = thread.join().unwrap().untrusted_landed;
+        assert_eq!(landed, b"/home/user/secret\0");
+    }
+
+    #[test]
+    fn a_target_that_says_too_much_of_where_it_landed_fills_nothing() {
+        let (mut caller, ours) = UnixStream::pair().unwrap();
+        let (theirs, mut service) = UnixStream::pair().unwrap();
+        let thread = thread::spawn(move || relay(parts(ours), theirs, true).unwrap());
+        send(&mut service, &Message::Started { pid: 7 });
+        for _ in 0..10 {
+            send(&mut service, &data(Stream::Stderr, &"x".repeat(20_000)));
+        }
+        send(&mut service, &Message::Exit(ExitReason::Code(0)));
+        assert_eq!(
+            read_message(&mut caller).unwrap(),
+            Message::Started { pid: 0 }
+        );
+        drop(caller);
+        let landed = thread.join().unwrap().untrusted_landed;
+        assert_eq!(landed.len(), bulkhead_transfer::landed::MAX_BYTES + 1);
+    }
+
+    #[test]
     fn a_caller_that_goes_ends_the_service() {
         let (caller, ours) = UnixStream::pair().unwrap();
         let (theirs, mut service) = UnixStream::pair().unwrap();
-        let thread = thread::spawn(move || relay(parts(ours), theirs).unwrap());
+        let thread = thread::spawn(move || relay(parts(ours), theirs, false).unwrap());
         drop(caller);
         assert!(matches!(read_message(&mut service), Err(ReadError::Closed)));
         assert_eq!(thread.join().unwrap().exit, None);

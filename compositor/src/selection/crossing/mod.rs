@@ -21,7 +21,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use parcel::Parcel;
+pub(crate) use parcel::{Kind, Parcel, choose, shown_size};
+pub(super) use reading::{Turn, take_turn};
 pub(crate) use redraw::Ends;
 use smithay::reexports::{
     calloop::{
@@ -76,24 +77,25 @@ impl Default for CrossingLimits {
 }
 
 impl CrossingLimits {
-    fn bytes_of(&self, kind: parcel::Kind) -> usize {
+    pub(super) fn bytes_of(&self, kind: parcel::Kind) -> usize {
         match kind {
             parcel::Kind::Text => self.text_bytes,
             parcel::Kind::Image => self.image_bytes,
+            parcel::Kind::Files => super::dragging::MAX_LIST_BYTES,
         }
     }
 }
 
 /// A domain that takes part, as it was when the user pressed the keys.
 #[derive(Clone, Debug)]
-struct Party {
-    id: DomainId,
-    name: String,
-    colour: Colour,
+pub(super) struct Party {
+    pub(super) id: DomainId,
+    pub(super) name: String,
+    pub(super) colour: Colour,
 }
 
 impl Party {
-    fn span(&self) -> Span {
+    pub(super) fn span(&self) -> Span {
         Span::Domain(self.name.clone(), self.colour)
     }
 }
@@ -171,6 +173,11 @@ enum NoParty {
 }
 
 impl State {
+    /// A number for something that crosses: pastes and drops have none in common.
+    pub(super) fn next_crossing_id(&mut self) -> u64 {
+        self.crossing().next_id()
+    }
+
     fn crossing(&mut self) -> &mut Crossing {
         &mut self.selections.crossing
     }
@@ -216,7 +223,7 @@ impl State {
         self.crossing().taken_at = None;
     }
 
-    fn say(&mut self, spans: impl IntoIterator<Item = Span>) {
+    pub(super) fn say(&mut self, spans: impl IntoIterator<Item = Span>) {
         self.show_notice(spans.into_iter().collect());
     }
 
@@ -349,7 +356,7 @@ impl State {
                 }
                 "it has ended".into()
             }
-            (Ok(_), parcel::Kind::Text) => {
+            (Ok(_), parcel::Kind::Text | parcel::Kind::Files) => {
                 self.paste_into(&to, held);
                 return true;
             }

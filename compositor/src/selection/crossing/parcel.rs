@@ -9,15 +9,18 @@ pub(crate) enum Kind {
     Text,
     /// A PNG picture.
     Image,
+    /// Addresses of files that are the target's own already. Only the host makes such a parcel.
+    Files,
 }
 
 /// The types of data that cross, the best first. A source that offers text and a picture gives the
 /// text.
-const TYPES: [(&str, Kind); 4] = [
+const TYPES: [(&str, Kind); 5] = [
     ("text/plain;charset=utf-8", Kind::Text),
     ("text/plain", Kind::Text),
     ("UTF8_STRING", Kind::Text),
     ("image/png", Kind::Image),
+    ("text/uri-list", Kind::Files),
 ];
 
 impl Kind {
@@ -26,6 +29,7 @@ impl Kind {
         match self {
             Self::Text => "text",
             Self::Image => "image",
+            Self::Files => "files",
         }
     }
 
@@ -38,10 +42,11 @@ impl Kind {
     }
 }
 
-/// The best type among those that a source offers.
+/// The best type among those that a source offers. Names of files mean nothing elsewhere.
 pub(crate) fn choose(untrusted_types: &[String]) -> Option<(&'static str, Kind)> {
     TYPES
         .into_iter()
+        .filter(|(_, kind)| *kind != Kind::Files)
         .find(|(name, _)| untrusted_types.iter().any(|offered| offered == name))
 }
 
@@ -82,6 +87,7 @@ impl Parcel {
             }
             // Its outer shape only: it is decoded in a disposable when it crosses (`redraw`).
             Kind::Image => parcel.size = Some(png::check(&parcel.bytes)?),
+            Kind::Files => {}
         }
         Ok(parcel)
     }
@@ -92,6 +98,20 @@ impl Parcel {
             kind: Kind::Image,
             bytes,
             size: Some(size),
+        }
+    }
+
+    /// Files for the domain that they came to, by their addresses there.
+    pub fn files(uris: &[String]) -> Self {
+        Self {
+            kind: Kind::Files,
+            bytes: uris
+                .iter()
+                .flat_map(|u| [u.as_bytes(), b"\r\n"])
+                .flatten()
+                .copied()
+                .collect(),
+            size: None,
         }
     }
 
@@ -114,6 +134,7 @@ impl Parcel {
         match self.kind {
             Kind::Text => format!("{size} of text"),
             Kind::Image => format!("an image of {size}"),
+            Kind::Files => "files".into(),
         }
     }
 }

@@ -50,7 +50,7 @@ impl Reading {
 }
 
 /// How far one turn has come.
-enum Turn {
+pub(in crate::selection) enum Turn {
     /// More may follow.
     More,
     /// The source closed its end.
@@ -60,7 +60,12 @@ enum Turn {
     Failed(std::io::Error),
 }
 
-fn take_turn(mut pipe: &File, untrusted_bytes: &mut Vec<u8>, limit: usize) -> Turn {
+/// Takes what is in the pipe, one turn's worth of it.
+pub(in crate::selection) fn take_turn(
+    mut pipe: &File,
+    untrusted_bytes: &mut Vec<u8>,
+    limit: usize,
+) -> Turn {
     for _ in 0..CHUNKS_PER_TURN {
         // One byte more than the limit shows that there is too much.
         let room = limit

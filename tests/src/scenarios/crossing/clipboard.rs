@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::picture;
 use crate::check;
 use crate::e2e::context::Context;
 use crate::e2e::desktop::Desktop;
@@ -165,20 +166,26 @@ impl Crossing<'_> {
 
     /// The pixels arrive, and nothing else that the source has written into its file.
     fn picture(&self) -> Outcome {
-        let pixels = pixels();
-        let sent = picture(&pixels).map_err(Failure::new)?;
+        let pixels = picture::pixels();
+        let sent = picture::file(&pixels).map_err(Failure::new)?;
         check!(
-            contains(&sent, TEXT) && contains(&sent, HIDDEN),
+            picture::contains(&sent, picture::TEXT) && picture::contains(&sent, picture::HIDDEN),
             "the picture has nothing to lose"
         );
         self.copy_picture(&sent)?;
         self.paste("personal", "pasting a picture from work into personal")?;
         self.told_of("pasted an image of .* from work into personal")?;
         let pasted = self.pasted_picture()?;
-        for (what, rest) in [("its text", TEXT), ("what is hidden in it", HIDDEN)] {
-            check!(!contains(&pasted, rest), "{what} arrived with a picture");
+        for (what, rest) in [
+            ("its text", picture::TEXT),
+            ("what is hidden in it", picture::HIDDEN),
+        ] {
+            check!(
+                !picture::contains(&pasted, rest),
+                "{what} arrived with a picture"
+            );
         }
-        let decoded = decode(&pasted).map_err(Failure::new)?;
+        let decoded = picture::decode(&pasted).map_err(Failure::new)?;
         check!(decoded == pixels, "the picture arrived changed");
         self.sees_nothing("watcher")?;
         self.no_disposable_is_left()
@@ -186,7 +193,7 @@ impl Crossing<'_> {
 
     /// A picture that has the shape of one, with garbage for pixels.
     fn broken_picture(&self) -> Outcome {
-        let mut sent = picture(&pixels()).map_err(Failure::new)?;
+        let mut sent = picture::file(&picture::pixels()).map_err(Failure::new)?;
         let data = sent.windows(4).position(|w| w == b"IDAT");
         let data = data.ok_or_else(|| Failure::new("a picture without pixels"))?;
         sent.iter_mut()
@@ -259,54 +266,4 @@ impl Crossing<'_> {
         );
         Ok(())
     }
-}
-
-/// What stands in a text of the picture's file.
-const TEXT: &[u8] = b"made by work on a day";
-/// What stands after its pixels, where no viewer looks.
-const HIDDEN: &[u8] = b"where work lives";
-/// Pixels of a side.
-const SIDE: u32 = 24;
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
-}
-
-/// Of a small picture: red, green, blue.
-fn pixels() -> Vec<u8> {
-    (0..SIDE * SIDE * 3)
-        .map(|i| i.wrapping_mul(i).wrapping_add(i / 7).to_le_bytes()[0])
-        .collect()
-}
-
-/// A file of these pixels, with more in it than those.
-fn picture(pixels: &[u8]) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, SIDE, SIDE);
-    encoder.set_color(png::ColorType::Rgb);
-    let text = String::from_utf8_lossy(TEXT).into_owned();
-    let written = encoder
-        .add_text_chunk("Comment".into(), text)
-        .and_then(|()| encoder.write_header())
-        .and_then(|mut writer| {
-            writer.write_image_data(pixels)?;
-            writer.write_chunk(png::chunk::ChunkType(*b"wOrk"), HIDDEN)?;
-            writer.finish()
-        });
-    written.map_err(|error| error.to_string())?;
-    Ok(bytes)
-}
-
-/// The pixels of such a picture.
-fn decode(file: &[u8]) -> Result<Vec<u8>, String> {
-    let decoder = png::Decoder::new(std::io::Cursor::new(file));
-    let mut reader = decoder.read_info().map_err(|error| error.to_string())?;
-    let info = reader.info();
-    if (info.size(), info.color_type) != ((SIDE, SIDE), png::ColorType::Rgb) {
-        return Err(format!("a picture of another kind: {:?}", info.size()));
-    }
-    let size = reader.output_buffer_size().unwrap_or_default();
-    let mut pixels = vec![0; size];
-    let frame = reader.next_frame(&mut pixels);
-    frame.map(|_| pixels).map_err(|error| error.to_string())
 }

@@ -3,7 +3,9 @@
 pub(super) mod clipboard;
 pub(super) mod copy;
 pub(super) mod disposables;
+pub(super) mod drag;
 pub(super) mod flood;
+mod picture;
 pub(super) mod power_cut;
 mod scp;
 pub(super) mod standalone;
