@@ -56,7 +56,7 @@ pub struct WindowEvent {
     pub target: Option<String>,
     /// How much.
     pub bytes: u64,
-    /// Addresses of files that were dropped: the source domain's words.
+    /// Addresses of files that were dropped or pasted: the source domain's words.
     pub files: Vec<String>,
     /// What the user is told, of a notice; why a picture was not drawn anew.
     pub text: Option<String>,
@@ -266,9 +266,27 @@ impl Compositor {
         id: u64,
         decision: std::result::Result<Vec<String>, String>,
     ) -> std::result::Result<(), Refused> {
+        self.answer_files("answer_drop", id, decision).await
+    }
+
+    /// The same of files that are pasted.
+    pub(crate) async fn answer_pasted_files(
+        &self,
+        id: u64,
+        decision: std::result::Result<Vec<String>, String>,
+    ) -> std::result::Result<(), Refused> {
+        self.answer_files("answer_paste", id, decision).await
+    }
+
+    async fn answer_files(
+        &self,
+        op: &str,
+        id: u64,
+        decision: std::result::Result<Vec<String>, String>,
+    ) -> std::result::Result<(), Refused> {
         let request = match decision {
-            Ok(files) => json!({"op": "answer_drop", "id": id, "allow": true, "files": files}),
-            Err(reason) => json!({"op": "answer_drop", "id": id, "allow": false, "reason": reason}),
+            Ok(files) => json!({"op": op, "id": id, "allow": true, "files": files}),
+            Err(reason) => json!({"op": op, "id": id, "allow": false, "reason": reason}),
         };
         self.request(&request, &[]).await.map(|_| ())
     }

@@ -113,6 +113,21 @@ impl Manager {
         Ok(())
     }
 
+    /// The user pastes files that another domain has copied: they are copied as dropped ones are.
+    pub(crate) fn files_pasted(self: Arc<Self>, event: &WindowEvent) {
+        let (id, asked) = (event.id.unwrap_or_default(), Asked::new(event));
+        tokio::spawn(async move {
+            let decided = match asked {
+                Err(why) => Err(why.to_string()),
+                Ok(asked) => self.drop_files(&asked).await,
+            };
+            if let Err(error) = self.compositor.answer_pasted_files(id, decided).await {
+                // The user may have copied something else meanwhile; the files are there all the same.
+                tracing::info!(id, %error, "pasted files");
+            }
+        });
+    }
+
     /// Something was dropped on another domain's window.
     pub(crate) fn drop_asked(self: Arc<Self>, event: &WindowEvent) {
         let (id, asked) = (event.id.unwrap_or_default(), Asked::new(event));

@@ -14,6 +14,8 @@ use crate::pictures::Picture;
 use crate::rpc::log::Record;
 use crate::rules::{self, RulesError};
 
+/// What the compositor calls files: their own call asks the user.
+const FILES: &str = "files";
 /// What the compositor calls a picture.
 pub(crate) const IMAGE: &str = "image";
 /// The service that stands for it in a policy, as in Qubes.
@@ -61,6 +63,9 @@ impl Manager {
 
     /// The compositor asks whether the user may paste; it waits a few seconds for the answer.
     pub(crate) fn paste_asked(self: Arc<Self>, event: &WindowEvent) {
+        if event.kind == FILES {
+            return self.files_pasted(event);
+        }
         let name = |name: &Option<String>| name.clone().unwrap_or_default();
         let (source, target) = (name(&event.source), name(&event.target));
         let (Some(id), kind, bytes) = (event.id, event.kind.clone(), event.bytes) else {

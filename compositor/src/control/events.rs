@@ -92,6 +92,7 @@ impl State {
         [source, target]: [&str; 2],
         kind: &str,
         bytes: usize,
+        files: &[&str],
     ) -> bool {
         if !self.is_heard() {
             return false;
@@ -103,6 +104,7 @@ impl State {
             "target": target,
             "kind": kind,
             "bytes": bytes,
+            "files": files,
             "time_us": time_us(),
         }));
         true

@@ -44,6 +44,9 @@ enum Request {
         allow: bool,
         #[serde(default)]
         reason: String,
+        /// Where the files are now, as addresses in the target.
+        #[serde(default)]
+        files: Vec<String>,
     },
     AnswerDragOver {
         id: u64,
@@ -123,11 +126,16 @@ impl State {
                 self.paste_across();
                 ok()
             }
-            Request::AnswerPaste { id, allow, reason } => {
+            Request::AnswerPaste {
+                id,
+                allow,
+                reason,
+                files,
+            } => {
                 let decision = match (allow, <[OwnedFd; 2]>::try_from(fds)) {
-                    (false, _) => Err(reason),
-                    (true, Ok([picture, pixels])) => Ok(Some(Ends { picture, pixels })),
-                    (true, Err(fds)) if fds.is_empty() => Ok(None),
+                    (false, _) => Decision::Refuse(reason),
+                    (true, Ok([picture, pixels])) => Decision::Redraw(Ends { picture, pixels }),
+                    (true, Err(fds)) if fds.is_empty() => Decision::Give(files),
                     (true, Err(_)) => {
                         return error(
                             "answer_paste has no descriptors, or two for a picture: a pipe that \

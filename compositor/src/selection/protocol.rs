@@ -170,7 +170,7 @@ impl Dispatch<WlDataOffer, OfferData> for State {
                 if let Some(pasted) = data.pasted.upgrade() {
                     let known = pasted.kind().types().any(|known| known == mime_type);
                     if let Some(domain) = domain_of(client).filter(|_| known) {
-                        state.serve_pasted(domain, pasted, fd);
+                        state.serve_pasted(domain, pasted.under(&mime_type), fd);
                     }
                     return;
                 }

@@ -33,13 +33,16 @@ use smithay::reexports::{
 };
 
 use self::{reading::Reading, redrawing::Redrawing, serving::Serving};
-use super::Clip;
+use super::{Clip, dragging::Decision};
 use crate::{
     domain::{Colour, DomainId},
     guard::domain_of,
     notice::Span,
     state::State,
 };
+
+/// How long copying files may take, the user's answer included.
+const FILES_ANSWER: Duration = Duration::from_secs(60 * 60);
 
 /// How much may cross at a time, and how long anyone is waited for.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +84,7 @@ impl CrossingLimits {
         match kind {
             parcel::Kind::Text => self.text_bytes,
             parcel::Kind::Image => self.image_bytes,
-            parcel::Kind::Files => super::dragging::MAX_LIST_BYTES,
+            parcel::Kind::Files => super::dragging::list::MAX_BYTES,
         }
     }
 }
@@ -288,6 +291,10 @@ impl State {
                 self.paste_across();
             }
             Stage::Empty => self.say(["not pasted: nothing was copied with Ctrl+Shift+C".into()]),
+            Stage::Asking(asking) if !self.is_heard() => {
+                self.events.remove(asking.timer);
+                self.not_pasted(asking.held, &asking.to, "the manager has gone");
+            }
             busy @ (Stage::Reading(_) | Stage::Asking(_)) => {
                 let what = match busy {
                     Stage::Reading(_) => "not pasted: it is still being copied",
@@ -306,13 +313,20 @@ impl State {
             [held.from.name.as_str(), to.name.as_str()],
             held.parcel.kind().name(),
             held.parcel.bytes().len(),
+            &held.parcel.files_named(),
         );
         if !asked {
             return self.not_pasted(held, &to, "the manager is not there to decide");
         }
-        let timer = Timer::from_duration(self.crossing().limits.answer);
+        let limit = match held.parcel.kind() {
+            // The user is asked, and they are copied.
+            Kind::Files => FILES_ANSWER,
+            Kind::Text | Kind::Image => self.crossing().limits.answer,
+        };
+        let timer = Timer::from_duration(limit);
         let armed = self.events.insert_source(timer, move |_, (), state| {
-            let _ = state.decide_paste(id, Err("the manager does not answer".into()));
+            let why = "the manager does not answer".to_owned();
+            let _ = state.decide_paste(id, Decision::Refuse(why));
             TimeoutAction::Drop
         });
         match armed {
@@ -333,8 +347,8 @@ impl State {
 
     /// The manager has decided, or has not in time, or its disposable did not draw the picture. A yes
     /// to a picture comes with a disposable's pipes. False when no such paste waits.
-    pub(crate) fn decide_paste(&mut self, id: u64, decision: Result<Option<Ends>, String>) -> bool {
-        if let Err(why) = &decision
+    pub(crate) fn decide_paste(&mut self, id: u64, decision: Decision) -> bool {
+        if let Decision::Refuse(why) = &decision
             && self.redraw_failed(id, why)
         {
             return true;
@@ -350,26 +364,46 @@ impl State {
         let Asking { held, to, .. } = asking;
         let ended = self.domains.get(to.id).is_none();
         let why = match (decision, held.parcel.kind()) {
-            (Ok(ends), _) if ended => {
-                if ends.is_some() {
-                    self.announce_redrawn(id, Some("the target has ended"));
-                }
+            (Decision::Refuse(why), _) => why,
+            (Decision::Redraw(_), _) if ended => {
+                self.announce_redrawn(id, Some("the target has ended"));
                 "it has ended".into()
             }
-            (Ok(_), parcel::Kind::Text | parcel::Kind::Files) => {
-                self.paste_into(&to, held);
-                return true;
-            }
-            (Ok(Some(ends)), parcel::Kind::Image) => {
+            (Decision::Give(_), _) if ended => "it has ended".into(),
+            (Decision::Redraw(ends), Kind::Image) => {
                 self.start_redrawing(id, held, to, ends);
                 return true;
             }
+            (Decision::Redraw(_), Kind::Text | Kind::Files) => {
+                self.announce_redrawn(id, Some("it is no picture"));
+                "only pictures are drawn anew".into()
+            }
+            (Decision::Give(_), Kind::Text) => {
+                self.paste_into(&to, held);
+                return true;
+            }
             // Never as it is.
-            (Ok(None), parcel::Kind::Image) => "there is no disposable to redraw it in".into(),
-            (Err(why), _) => why,
+            (Decision::Give(_), Kind::Image) => "there is no disposable to redraw it in".into(),
+            (Decision::Give(files), Kind::Files) => {
+                self.files_came(&to, held, &files);
+                return true;
+            }
         };
         self.not_pasted(held, &to, &why);
         true
+    }
+
+    /// The files are in the target's domain now, under these addresses. They become its clipboard, for
+    /// its file manager to paste where the user wants them.
+    fn files_came(&mut self, to: &Party, held: Held, files: &[String]) {
+        if files.is_empty() {
+            let place = format!(" are in ~/Incoming/{} of ", held.from.name);
+            let from = held.from.span();
+            return self.say(["the files from ".into(), from, place.into(), to.span()]);
+        }
+        let parcel = Arc::new(Parcel::files(files));
+        let from = held.from;
+        self.paste_into(to, Held { parcel, from });
     }
 
     /// A paste that is not allowed changes nothing: it may be allowed elsewhere.

@@ -1,6 +1,8 @@
 //! What crosses: one thing of one kind, checked, held in memory, overwritten when it goes.
 
-use super::png;
+use std::sync::Arc;
+
+use super::{super::dragging::list, png};
 
 /// What one domain may give another. Everything else stays at home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,19 +11,25 @@ pub(crate) enum Kind {
     Text,
     /// A PNG picture.
     Image,
-    /// Addresses of files that are the target's own already. Only the host makes such a parcel.
+    /// Addresses of files: the source's own while they are held, the target's own where they are
+    /// given. They never go from one to the other.
     Files,
 }
 
 /// The types of data that cross, the best first. A source that offers text and a picture gives the
 /// text.
-const TYPES: [(&str, Kind); 5] = [
+const TYPES: [(&str, Kind); 6] = [
     ("text/plain;charset=utf-8", Kind::Text),
     ("text/plain", Kind::Text),
     ("UTF8_STRING", Kind::Text),
     ("image/png", Kind::Image),
     ("text/uri-list", Kind::Files),
+    (FILES_COPIED, Kind::Files),
 ];
+
+/// How file managers say that files were copied, as others would say it of text. Its content is the
+/// word `copy` and the addresses, a line each.
+const FILES_COPIED: &str = "x-special/gnome-copied-files";
 
 impl Kind {
     /// As the manager is told.
@@ -42,6 +50,26 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// The types under which it is dragged, where nobody copies it.
+    pub fn dragged_types(self) -> impl Iterator<Item = &'static str> {
+        self.types().filter(|name| *name != FILES_COPIED)
+    }
+}
+
+/// The best type among those that a source has copied. A file manager says so of files; a list of
+/// addresses beside text is more often a link.
+pub(crate) fn choose_copied(untrusted_types: &[String]) -> Option<(&'static str, Kind)> {
+    let offers = |name: &str| untrusted_types.iter().any(|offered| offered == name);
+    match choose(untrusted_types) {
+        _ if offers(FILES_COPIED) && offers("text/uri-list") => {
+            Some(("text/uri-list", Kind::Files))
+        }
+        None if offers("text/uri-list") => Some(("text/uri-list", Kind::Files)),
+        other => other,
+    }
+}
+
 /// The best type among those that a source offers. Names of files mean nothing elsewhere.
 pub(crate) fn choose(untrusted_types: &[String]) -> Option<(&'static str, Kind)> {
     TYPES
@@ -57,6 +85,8 @@ pub(crate) enum Unfit {
     Empty,
     #[error("it is not UTF-8 text")]
     Text,
+    #[error("{0}")]
+    Files(#[from] list::Wrong),
     #[error("it is no PNG picture that may cross: {0}")]
     Image(#[from] png::Wrong),
 }
@@ -87,7 +117,7 @@ impl Parcel {
             }
             // Its outer shape only: it is decoded in a disposable when it crosses (`redraw`).
             Kind::Image => parcel.size = Some(png::check(&parcel.bytes)?),
-            Kind::Files => {}
+            Kind::Files => return Ok(Self::files(&list::local_files(&parcel.bytes)?)),
         }
         Ok(parcel)
     }
@@ -101,7 +131,37 @@ impl Parcel {
         }
     }
 
-    /// Files for the domain that they came to, by their addresses there.
+    /// As it is said under one of its types.
+    pub fn under(self: Arc<Self>, mime: &str) -> Arc<Self> {
+        if self.kind != Kind::Files || mime != FILES_COPIED {
+            return self;
+        }
+        let mut bytes = b"copy".to_vec();
+        for line in self.lines() {
+            bytes.push(b'\n');
+            bytes.extend_from_slice(line.as_bytes());
+        }
+        Arc::new(Self {
+            kind: Kind::Files,
+            bytes,
+            size: None,
+        })
+    }
+
+    /// The addresses, of files; nothing of what else there is.
+    pub fn files_named(&self) -> Vec<&str> {
+        match self.kind {
+            Kind::Files => self.lines(),
+            Kind::Text | Kind::Image => Vec::new(),
+        }
+    }
+
+    fn lines(&self) -> Vec<&str> {
+        let text = std::str::from_utf8(&self.bytes).unwrap_or_default();
+        text.lines().filter(|line| !line.is_empty()).collect()
+    }
+
+    /// Files, by their addresses.
     pub fn files(uris: &[String]) -> Self {
         Self {
             kind: Kind::Files,

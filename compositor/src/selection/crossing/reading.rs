@@ -93,9 +93,9 @@ impl State {
     /// Asks a source for the best of its types.
     pub(super) fn read_from(&mut self, from: Party, source: &WlDataSource) {
         let types = source.data::<SourceData>().map(|data| data.types.list());
-        let Some((mime, kind)) = parcel::choose(&types.unwrap_or_default()) else {
+        let Some((mime, kind)) = parcel::choose_copied(&types.unwrap_or_default()) else {
             let name = from.span();
-            let what = " has copied neither text nor a PNG picture";
+            let what = " has copied neither text nor files nor a PNG picture";
             return self.say(["not copied: ".into(), name, what.into()]);
         };
         match self.start_reading(from, kind) {

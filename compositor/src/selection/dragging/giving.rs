@@ -211,7 +211,7 @@ impl State {
                 pasted: Arc::downgrade(&parcel),
                 drag: Some(Mutex::new(Agreement::default())),
             };
-            let types = parcel.kind().types().map(str::to_owned).collect();
+            let types = parcel.kind().dragged_types().map(str::to_owned).collect();
             let Some(offer) = self.announce_offer(&client, &device, types, data) else {
                 continue;
             };

@@ -10,7 +10,7 @@ pub(in crate::selection) const MAX_BYTES: usize = 24 * 1024;
 
 /// Why a list is no list of files.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(super) enum Wrong {
+pub(in crate::selection) enum Wrong {
     #[error("it names no file")]
     NoFile,
     #[error("not everything in it is a file of its own")]
@@ -22,7 +22,7 @@ pub(super) enum Wrong {
 }
 
 /// The addresses, each of a file of the source's own: `file:///…`.
-pub(super) fn local_files(untrusted_bytes: &[u8]) -> Result<Vec<String>, Wrong> {
+pub(in crate::selection) fn local_files(untrusted_bytes: &[u8]) -> Result<Vec<String>, Wrong> {
     let untrusted = std::str::from_utf8(untrusted_bytes).map_err(|_| Wrong::Text)?;
     let mut files = Vec::new();
     let mut others = false;

@@ -9,7 +9,7 @@
 
 mod giving;
 mod hover;
-mod list;
+pub(super) mod list;
 mod reading;
 mod redrawing;
 
@@ -33,7 +33,6 @@ use smithay::{
 };
 
 pub(crate) use self::hover::{Abroad, Light};
-pub(super) use self::list::MAX_BYTES as MAX_LIST_BYTES;
 pub(crate) use self::redrawing::Decision;
 use self::{giving::Giving, hover::Over, reading::Reading};
 use super::{

@@ -116,7 +116,7 @@ fn what_is_not_text_is_refused() {
         .work
         .copy_as(&["text/html", "application/octet-stream"], b"x");
     three.desk.chord(&[CTRL, SHIFT, KEY_C]);
-    let nothing = "not copied: work has copied neither text nor a PNG picture";
+    let nothing = "not copied: work has copied neither text nor files nor a PNG picture";
     assert_eq!(three.notice(), nothing);
     three.focus("personal");
     three.desk.chord(&[CTRL, SHIFT, KEY_C]);

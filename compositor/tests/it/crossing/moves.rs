@@ -282,3 +282,62 @@ fn a_notice_is_seen_above_everything_and_goes_by_itself() {
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(pictures(), before);
 }
+
+#[test]
+fn files_are_sent_by_their_domain_and_pasted_under_their_new_names() {
+    const COPIED: &str = "x-special/gnome-copied-files";
+    let mut three = Three::new();
+    let list = b"file:///home/user/a%20b\r\nfile:///home/user/folder\r\n";
+    three
+        .work
+        .copy_as(&[COPIED, "text/uri-list", "UTF8_STRING"], list);
+    assert_eq!(three.copy_across(), "copied files from work");
+    assert!(three.work.told.has("send text/uri-list"));
+    three.focus("personal");
+    three.desk.chord(&[CTRL, SHIFT, KEY_V]);
+    let asked = three.event("paste");
+    assert_eq!(asked["kind"], "files");
+    let names = json!(["file:///home/user/a%20b", "file:///home/user/folder"]);
+    assert_eq!(asked["files"], names);
+    // Longer than the manager may take for anything else, and a second paste changes nothing.
+    three.desk.chord(&[CTRL, SHIFT, KEY_V]);
+    assert!(three.notice().contains("waits for an answer"));
+    assert_saw_nothing(&mut three.watcher);
+    let landed = [
+        "file:///home/user/Incoming/work/a%20b",
+        "file:///home/user/Incoming/work/folder",
+    ];
+    let answer = json!({"op": "answer_paste", "id": asked["id"], "allow": true, "files": landed});
+    assert_eq!(three.desk.control(answer)["ok"], true);
+    assert_eq!(three.notice(), "pasted files from work into personal");
+    three
+        .personal
+        .until("the clipboard", |t| t.clipboard.is_some());
+    let pasted = three.personal.paste_as("text/uri-list").unwrap();
+    assert_eq!(
+        read(pasted),
+        format!("{}\r\n{}\r\n", landed[0], landed[1]).as_bytes()
+    );
+    let pasted = three.personal.paste_as(COPIED).unwrap();
+    assert_eq!(
+        read(pasted),
+        format!("copy\n{}\n{}", landed[0], landed[1]).as_bytes()
+    );
+    assert_saw_nothing(&mut three.watcher);
+}
+
+#[test]
+fn files_that_are_not_the_domains_own_are_not_copied() {
+    let mut three = Three::new();
+    three
+        .work
+        .copy_as(&["text/uri-list"], b"file:///a\r\nsftp://b/c\r\n");
+    let why = "not copied from work: not everything in it is a file of its own";
+    assert_eq!(three.copy_across(), why);
+    // A link that has a text is copied as one.
+    let mut three = Three::new();
+    three
+        .work
+        .copy_as(&["text/uri-list", "text/plain"], b"https://a.example/");
+    assert_eq!(three.copy_across(), "copied 18 bytes of text from work");
+}

@@ -38,6 +38,7 @@ fn run(context: &Context<'_>) -> Outcome {
     }
     let crossing = Crossing { context, desktop };
     crossing.text()?;
+    crossing.files()?;
     crossing.picture()?;
     crossing.broken_picture()?;
     crossing.refused()
@@ -139,6 +140,34 @@ impl Crossing<'_> {
         )?;
         check!(pasted == expected, "16 MiB arrived changed or short");
         self.paste("watcher", "not pasted: nothing was copied")?;
+        self.sees_nothing("watcher")
+    }
+
+    /// A file of `work` becomes one of `personal`, and that is what it can paste.
+    fn files(&self) -> Outcome {
+        self.shell(
+            "work",
+            "mkdir -p ~/out; printf words > ~/out/a\\ note; \
+             printf 'file:///home/user/out/a%%20note\\r\\n' | wl-copy -t text/uri-list > /dev/null 2>&1",
+        )?;
+        self.copy("work", "copied files from work")?;
+        let folder = "$HOME/.config/bulkhead/policy.d";
+        let rule = "qubes.Filecopy * work personal allow";
+        let write = format!("mkdir -p {folder}; echo '{rule}' > {folder}/30-user.policy");
+        self.context.host_ok(&["sh", "-c", &write])?;
+        self.paste("personal", "pasted files from work into personal")?;
+        self.context
+            .host_ok(&["sh", "-c", &format!("rm -r {folder}")])?;
+        let found = self.shell(
+            "personal",
+            "cat ~/Incoming/work/a\\ note; for type in text/uri-list x-special/gnome-copied-files; do \
+             echo; timeout 15 wl-paste -n -t $type; done",
+        )?;
+        let place = "file:///home/user/Incoming/work/a%20note";
+        check!(
+            found == format!("words\n{place}\r\n\ncopy\n{place}"),
+            "the file, and what can be pasted: {found:?}"
+        );
         self.sees_nothing("watcher")
     }
 
