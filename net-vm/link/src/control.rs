@@ -199,8 +199,7 @@ fn no_socket(fds: &[OwnedFd]) -> Result<(), RequestError> {
 }
 
 fn one_socket(fds: Vec<OwnedFd>) -> Result<OwnedFd, RequestError> {
-    let [socket] =
-        <[OwnedFd; 1]>::try_from(fds).map_err(|fds| RequestError::Sockets(fds.len()))?;
+    let [socket] = <[OwnedFd; 1]>::try_from(fds).map_err(|fds| RequestError::Sockets(fds.len()))?;
     if is_connected_seqpacket(&socket) {
         Ok(socket)
     } else {

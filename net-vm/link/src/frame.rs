@@ -84,8 +84,7 @@ pub fn push_tag(buffer: &mut [u8], vlan: u16) -> Result<(), Reason> {
 /// Takes the tag out of the packet that begins behind the headroom; now it begins [`TAG_BYTES`]
 /// later.
 pub fn pop_tag(buffer: &mut [u8]) -> Result<(), Reason> {
-    let head: &mut [u8; HEAD_BYTES + TAG_BYTES] =
-        buffer.first_chunk_mut().ok_or(Reason::Short)?;
+    let head: &mut [u8; HEAD_BYTES + TAG_BYTES] = buffer.first_chunk_mut().ok_or(Reason::Short)?;
     head.copy_within(HEADROOM..HEAD_BYTES, HEADROOM + TAG_BYTES);
     Ok(())
 }

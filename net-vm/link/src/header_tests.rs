@@ -100,8 +100,19 @@ fn checksums_stay_in_their_packet() {
     assert!(at(34, 16).is_ok());
     assert!(at(34, 74).is_ok());
     assert!(at(108, 0).is_ok());
-    for (start, offset) in [(33, 16), (0, 0), (34, 75), (109, 0), (65535, 65535), (34, 65535)] {
-        assert_eq!(at(start, offset), Err(Reason::ChecksumPlace), "{start} {offset}");
+    for (start, offset) in [
+        (33, 16),
+        (0, 0),
+        (34, 75),
+        (109, 0),
+        (65535, 65535),
+        (34, 65535),
+    ] {
+        assert_eq!(
+            at(start, offset),
+            Err(Reason::ChecksumPlace),
+            "{start} {offset}"
+        );
     }
     // With a tag, the offset counts from before it.
     let tagged = |start| check(header(1, 0, [0, 0, start, 16]), 114, 4, &tcp(96));

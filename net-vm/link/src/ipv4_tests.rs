@@ -99,7 +99,11 @@ fn dhcp_servers_are_known_by_their_port() {
     assert!(!server(2, 67).is_dhcp_server);
     let mut contents = tcp();
     contents[..2].copy_from_slice(&67_u16.to_be_bytes());
-    assert!(!parse(&packet(TCP, 0, &[], &contents)).unwrap().is_dhcp_server);
+    assert!(
+        !parse(&packet(TCP, 0, &[], &contents))
+            .unwrap()
+            .is_dhcp_server
+    );
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
 use rustix::event::epoll::{Event, EventData, EventFlags};
+use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use crate::frame::BUFFER_BYTES;
@@ -249,7 +249,11 @@ impl Link {
             Flow::Full => true,
             Flow::Free => false,
         };
-        let Some(entry) = self.ports.get_mut(id).filter(|entry| entry.watched != watch) else {
+        let Some(entry) = self
+            .ports
+            .get_mut(id)
+            .filter(|entry| entry.watched != watch)
+        else {
             return;
         };
         entry.watched = watch;

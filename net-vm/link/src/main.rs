@@ -47,7 +47,9 @@ fn run(control: RawFd) -> Result<(), Box<dyn std::error::Error>> {
 /// A copy of an inherited descriptor that is ours to close.
 fn inherit(number: RawFd) -> Result<OwnedFd, String> {
     let bad = || {
-        format!("--control-fd {number}: no connected SOCK_SEQPACKET socket is open under that number")
+        format!(
+            "--control-fd {number}: no connected SOCK_SEQPACKET socket is open under that number"
+        )
     };
     if number < 0 {
         return Err(bad());

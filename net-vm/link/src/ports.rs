@@ -162,9 +162,7 @@ impl Ports {
     pub fn get_mut(&mut self, id: Id) -> Option<&mut Entry> {
         let slot = self.slots.get_mut(id.slot as usize)?;
         let generation = slot.generation;
-        slot.entry
-            .as_mut()
-            .filter(|_| generation == id.generation)
+        slot.entry.as_mut().filter(|_| generation == id.generation)
     }
 
     /// All of them.
@@ -370,9 +368,8 @@ impl Ports {
         let trunk = network
             .and_then(|index| self.network(index)?.trunk)
             .and_then(|id| self.get(id));
-        let by_trunk = trunk.filter(
-            |entry| matches!(entry.side, Side::Trunk(trunk) if trunk.mac == mac),
-        );
+        let by_trunk =
+            trunk.filter(|entry| matches!(entry.side, Side::Trunk(trunk) if trunk.mac == mac));
         let by_client = self
             .clients_of(network)
             .find(|(_, client)| client.mac == mac)

@@ -6,9 +6,7 @@ use std::net::Ipv4Addr;
 use std::ops::Range;
 
 use crate::arp::{self, Operation};
-use crate::frame::{
-    self, HEADROOM, MAX_PACKET_BYTES, MIN_BYTES, MIN_PACKET_BYTES, TAG_BYTES,
-};
+use crate::frame::{self, HEADROOM, MAX_PACKET_BYTES, MIN_BYTES, MIN_PACKET_BYTES, TAG_BYTES};
 use crate::header::{Contents, HEADER_BYTES, Header, Offload};
 use crate::ipv4;
 use crate::mac::{BROADCAST, Mac};
@@ -47,7 +45,7 @@ pub struct Passed {
 }
 
 /// A packet of `length` bytes that has come into `buffer`.
-fn packet(buffer: &[u8], length: usize) -> Result<(&[u8], &[u8]), Reason> {
+fn split(buffer: &[u8], length: usize) -> Result<(&[u8], &[u8]), Reason> {
     if length < MIN_PACKET_BYTES {
         return Err(Reason::Short);
     }
@@ -76,7 +74,7 @@ pub fn to_trunk(
     buffer: &mut [u8],
     length: usize,
 ) -> Result<Passed, Reason> {
-    let (untrusted_header, untrusted_frame) = packet(buffer, length)?;
+    let (untrusted_header, untrusted_frame) = split(buffer, length)?;
     let header = Header::parse(untrusted_header, untrusted_frame.len(), 0)?;
     let offload = check_client(client, trunk, header, untrusted_frame)?;
     let longer = length + TAG_BYTES;
@@ -145,7 +143,7 @@ fn check_destination(destination: Mac, only: Mac, ether_type: u16) -> Result<(),
 
 /// Which client a packet of the trunk is for.
 pub fn vlan(buffer: &[u8], length: usize) -> Result<u16, Reason> {
-    let (_, untrusted_frame) = packet(buffer, length)?;
+    let (_, untrusted_frame) = split(buffer, length)?;
     frame::vlan(untrusted_frame)
 }
 
@@ -156,7 +154,7 @@ pub fn to_client(
     buffer: &mut [u8],
     length: usize,
 ) -> Result<Passed, Reason> {
-    let (untrusted_header, untrusted_frame) = packet(buffer, length)?;
+    let (untrusted_header, untrusted_frame) = split(buffer, length)?;
     if frame::vlan(untrusted_frame)? != client.vlan {
         return Err(Reason::UnknownVlan);
     }
