@@ -102,7 +102,7 @@ fn check_fragment(
     let is_fragment = more || offset > 0;
     // The last one of a packet may have any length, the others go by eights.
     if field & RESERVED_FLAG != 0
-        || (more && contents.len() % 8 != 0)
+        || (more && !contents.len().is_multiple_of(8))
         || (is_fragment && contents.is_empty())
         || header_bytes + offset + contents.len() > usize::from(u16::MAX)
     {

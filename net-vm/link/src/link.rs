@@ -382,7 +382,7 @@ impl Link {
                     return false;
                 }
             };
-            match self.from_trunk(network, trunk, length) {
+            match self.decide_from_trunk(network, trunk, length) {
                 Ok((client, passed)) => self.deliver(client, &passed, now),
                 Err(reason) => {
                     if let Some(entry) = self.ports.get_mut(id) {
@@ -394,7 +394,7 @@ impl Link {
         true
     }
 
-    fn from_trunk(
+    fn decide_from_trunk(
         &mut self,
         network: usize,
         trunk: switch::Trunk,
