@@ -234,3 +234,59 @@ fn an_end_that_is_half_closed_is_an_end() {
     link.wait_until("work", |port| port.is_null());
     assert!(link.end().success());
 }
+
+/// Hundredths of a second of processor time that the link takes in half a second.
+fn work_of(link: &Link) -> u64 {
+    let read = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", link.pid())).unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let fields: Vec<_> = fields.split_whitespace().collect();
+        // Fields 14 and 15 of proc(5), user and system; the state behind the name is field 3.
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = read();
+    std::thread::sleep(Duration::from_millis(500));
+    read() - before
+}
+
+#[test]
+fn it_sleeps_while_there_is_nothing_that_it_can_do() {
+    let link = Link::start();
+    let trunk = link.trunk("net", "02:00:00:00:00:01");
+    let mut request = client("limited", "net", 10);
+    request["rate"] = json!(1000);
+    let limited = link.add(request);
+    let work = link.client("work", "net", 9);
+    for card in [&trunk, &work, &limited] {
+        card.expect_cable(true);
+    }
+    assert!(work_of(&link) <= 5, "idle");
+    // Nobody reads: both directions are full, and a rate is used up for minutes.
+    let until_full = |send: &dyn Fn() -> bool| {
+        let mut idle_since = Instant::now();
+        while idle_since.elapsed() < Duration::from_millis(100) {
+            if send() {
+                idle_since = Instant::now();
+            }
+        }
+    };
+    let frame = down_frame(CARD, ADDRESS, 1, 1000);
+    let down = packet(PLAIN, &tag(9, &frame));
+    for _ in 0..2000 {
+        trunk.send(&down);
+    }
+    link.wait_for("net", 2000);
+    assert!(work_of(&link) <= 5, "a client that does not read");
+    let spend = numbered(OTHER_CARD, OTHER_ADDRESS, 1, 1000);
+    until_full(&|| {
+        while trunk.try_receive().is_some() {}
+        limited.try_send(&spend)
+    });
+    assert!(work_of(&link) <= 5, "a client that may not send");
+    until_full(&|| work.try_send(&up(1, 1000)));
+    assert!(work_of(&link) <= 5, "a trunk that does not read");
+    // All of it goes on.
+    let old = link.port("work")["in"]["frames"].as_u64().unwrap();
+    until_full(&|| trunk.try_receive().is_some());
+    assert!(link.port("work")["in"]["frames"].as_u64().unwrap() > old);
+}

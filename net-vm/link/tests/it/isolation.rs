@@ -1,5 +1,10 @@
 //! Hostile clients and a hostile network domain.
 
+use std::io::{IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::json;
 
 use crate::fixture::{Card, Link};
@@ -197,7 +202,6 @@ fn what_a_client_forges_is_counted_and_goes_nowhere() {
         *expected.entry(*reason).or_insert(0) += 1;
     }
     let stats = desk.link.wait_for("work", cases.len() as u64);
-    // Two of them lie about both their checksum and their kind; either is right to say.
     assert_eq!(stats["refused"], json!(expected));
     desk.trunk.expect_nothing();
     // It goes on as if nothing had been.
@@ -305,4 +309,43 @@ fn two_networks_know_nothing_of_each_other() {
     for card in [&desk.trunk, &desk.work, &desk.other] {
         card.expect_nothing();
     }
+}
+
+#[test]
+fn descriptors_that_come_with_frames_are_not_kept() {
+    let desk = desk();
+    let (mut read, write) = std::io::pipe().unwrap();
+    let good = up(5, 4);
+    for bytes in [&good[..], &[1][..], &[0; 100][..]] {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = [write.as_fd(), desk.work.socket.as_fd()];
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+        let parts = [IoSlice::new(bytes)];
+        sendmsg(
+            &desk.work.socket,
+            &parts,
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        )
+        .unwrap();
+    }
+    assert_eq!(number(&desk.trunk.receive(), 4), 5);
+    desk.link.wait_for("work", 3);
+    drop(write);
+    // It would not end while the link had a copy.
+    assert_eq!(read.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn an_empty_packet_ends_a_port_and_nothing_else() {
+    let desk = desk();
+    desk.work.send(&[]);
+    desk.link.wait_until("work", |port| port.is_null());
+    desk.other.send(&numbered(OTHER_CARD, OTHER_ADDRESS, 6, 4));
+    assert_eq!(number(&desk.trunk.receive(), 4), 6);
+    // The same from the trunk: its clients are unplugged.
+    desk.trunk.send(&[]);
+    desk.other.expect_cable(false);
+    assert!(desk.link.end().success());
 }
