@@ -16,8 +16,8 @@ use crate::stats::{Counter, Stats};
 
 /// Packets that wait for a client that does not keep up.
 const CLIENT_PACKETS: usize = 256;
-/// Bytes that do.
-const CLIENT_BYTES: usize = 256 * 1024;
+/// Bytes that do: some frames that are to be segmented, of which losing one costs much.
+const CLIENT_BYTES: usize = 1024 * 1024;
 
 /// One end of a connected `SOCK_SEQPACKET` socket.
 #[derive(Debug)]

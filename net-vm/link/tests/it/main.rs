@@ -7,3 +7,4 @@ mod flow;
 mod frames;
 mod fuzz;
 mod isolation;
+mod kernel;
