@@ -392,3 +392,58 @@ fn check_spelling(name: &str) -> Result<(), AddError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    fn add(ports: &mut Ports, name: &str, number: u8) -> Id {
+        let client = Client {
+            mac: Mac([2, 0, 0, 0, 0, number]),
+            address: Ipv4Addr::new(10, 137, 0, number),
+            vlan: number.into(),
+        };
+        assert_eq!(ports.check_client(name, "net", client, None), Ok(()));
+        let flags = SocketFlags::CLOEXEC;
+        let (socket, _) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let port = Port::client(socket, None, Instant::now());
+        ports.add(name, "net", Side::Client(client), port)
+    }
+
+    #[test]
+    fn what_was_said_of_a_removed_port_is_not_said_of_the_next_one() {
+        let mut ports = Ports::default();
+        let old = add(&mut ports, "work", 9);
+        let stays = add(&mut ports, "other", 10);
+        for id in [old, stays] {
+            ports.network_mut(0).unwrap().ready.push_back(id);
+        }
+        assert_eq!(Id::of_token(old.token()), old);
+        assert_eq!(ports.remove(old).unwrap().name, "work");
+        assert_eq!(ports.network(0).unwrap().ready, [stays]);
+        let new = add(&mut ports, "work", 9);
+        assert_eq!(new.slot, old.slot);
+        // An event that the kernel had told before.
+        assert!(ports.get(Id::of_token(old.token())).is_none());
+        assert!(ports.get_mut(old).is_none() && ports.remove(old).is_none());
+        assert_eq!(ports.get(new).unwrap().name, "work");
+        assert_eq!(ports.by_name("work"), Some(new));
+    }
+
+    #[test]
+    fn a_network_goes_with_its_last_port() {
+        let mut ports = Ports::default();
+        let one = add(&mut ports, "one", 9);
+        let two = add(&mut ports, "two", 10);
+        assert_eq!(ports.trunk_name(0), "net");
+        ports.remove(one);
+        assert!(ports.network(0).is_some());
+        ports.remove(two);
+        assert!(ports.network(0).is_none());
+        let three = add(&mut ports, "three", 9);
+        assert_eq!(ports.get(three).unwrap().network, 0);
+    }
+}
