@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::checker::{To, check};
 use crate::fixture::{Card, Link};
@@ -143,13 +143,38 @@ fn mutate(random: &mut Random, packet: &mut Vec<u8>) {
     }
 }
 
+/// Ports of two networks: name, trunk, and a client's number.
+const PORTS: [(&str, &str, Option<u8>); 6] = [
+    ("net", "net", None),
+    ("a", "net", Some(9)),
+    ("b", "net", Some(10)),
+    ("c", "net", Some(11)),
+    ("vpn", "vpn", None),
+    ("d", "vpn", Some(9)),
+];
+
+fn add(link: &Link, (name, trunk, number): (&'static str, &'static str, Option<u8>)) -> Port {
+    let card = match number {
+        Some(number) => link.client(name, trunk, number),
+        None => link.trunk(name, "02:00:00:00:00:01"),
+    };
+    Port {
+        name,
+        trunk,
+        client: number.map(numbers),
+        card,
+        sent: 0,
+        came: 0,
+    }
+}
+
+/// Takes and checks all that has come.
 fn drain(ports: &mut [Port]) {
-    let clients: Vec<_> = ports.iter().map(|port| (port.trunk, port.client)).collect();
     for port in ports {
-        let of_trunk: Vec<_> = clients
+        let of_trunk: Vec<_> = PORTS
             .iter()
-            .filter(|(trunk, _)| *trunk == port.trunk)
-            .filter_map(|(_, client)| *client)
+            .filter(|(_, trunk, _)| *trunk == port.trunk)
+            .filter_map(|(_, _, number)| number.map(numbers))
             .collect();
         let to = match port.client {
             Some((_, card, address)) => To::Client(card, address),
@@ -157,6 +182,9 @@ fn drain(ports: &mut [Port]) {
         };
         while let Some(packet) = port.card.try_receive() {
             assert!(!packet.is_empty(), "{}: the link has ended", port.name);
+            if matches!(packet[..], [0 | 1]) {
+                continue;
+            }
             if let Err(wrong) = check(&packet, &to) {
                 let head = &packet[..packet.len().min(100)];
                 panic!("{}: not {wrong}: {head:02x?}", port.name);
@@ -164,6 +192,21 @@ fn drain(ports: &mut [Port]) {
             port.came += 1;
         }
     }
+}
+
+/// A packet from a port, in two of three cases with mistakes.
+fn any_packet(random: &mut Random, port: &Port) -> Vec<u8> {
+    let client = port
+        .client
+        .unwrap_or_else(|| numbers(9 + random.next(3) as u8));
+    let mut packet = match random.next(20) {
+        0 => (0..1 + random.next(200)).map(|_| random.byte()).collect(),
+        _ => honest(random, client, port.client.is_some()),
+    };
+    if random.next(3) != 0 {
+        mutate(random, &mut packet);
+    }
+    packet
 }
 
 fn sum(value: &Value) -> u64 {
@@ -174,48 +217,10 @@ fn sum(value: &Value) -> u64 {
 fn fuzz(seed: u64, packets: u64) {
     let mut random = Random(seed);
     let link = Link::start();
-    let mut ports = Vec::new();
-    for (trunk, clients) in [
-        ("net", &[("a", 9), ("b", 10), ("c", 11)][..]),
-        ("vpn", &[("d", 9)]),
-    ] {
-        ports.push((trunk, trunk, None, link.trunk(trunk, "02:00:00:00:00:01")));
-        for (name, vlan) in clients {
-            ports.push((
-                name,
-                trunk,
-                Some(numbers(*vlan)),
-                link.client(name, trunk, *vlan),
-            ));
-        }
-    }
-    let mut ports: Vec<Port> = ports
-        .into_iter()
-        .map(|(name, trunk, client, card)| {
-            card.expect_cable(true);
-            Port {
-                name,
-                trunk,
-                client,
-                card,
-                sent: 0,
-                came: 0,
-            }
-        })
-        .collect();
+    let mut ports: Vec<Port> = PORTS.map(|port| add(&link, port)).into();
     for _ in 0..packets {
         let index = random.next(ports.len());
-        let is_up = ports[index].client.is_some();
-        let client = ports[index]
-            .client
-            .unwrap_or_else(|| numbers(9 + random.next(3) as u8));
-        let mut packet = match random.next(20) {
-            0 => (0..1 + random.next(200)).map(|_| random.byte()).collect(),
-            _ => honest(&mut random, client, is_up),
-        };
-        if random.next(3) != 0 {
-            mutate(&mut random, &mut packet);
-        }
+        let packet = any_packet(&mut random, &ports[index]);
         while !ports[index].card.try_send(&packet) {
             drain(&mut ports);
         }
@@ -267,6 +272,58 @@ fn random_packets() {
     for seed in [1, 0x9e37_79b9_7f4a_7c15] {
         fuzz(seed, 75_000);
     }
+}
+
+#[test]
+fn ports_come_and_go_in_the_traffic() {
+    let mut random = Random(7);
+    let link = Link::start();
+    let mut ports: Vec<Port> = Vec::new();
+    let mut came = 0;
+    for _ in 0..4000 {
+        let index = random.next(ports.len());
+        match random.next(40) {
+            // Its other end closes, or the manager removes it; with all that waits.
+            0 | 1 if !ports.is_empty() => {
+                let port = ports.swap_remove(index);
+                if random.next(2) == 0 {
+                    let request = json!({ "op": "remove", "name": port.name });
+                    link.ask(request, &[]).unwrap();
+                }
+                came += port.came;
+            }
+            2..8 => {
+                let port = PORTS[random.next(PORTS.len())];
+                if ports.iter().all(|other| other.name != port.0) {
+                    // The link may not have seen yet that it has closed.
+                    let _ = link.ask(json!({ "op": "remove", "name": port.0 }), &[]);
+                    ports.push(add(&link, port));
+                }
+            }
+            8..10 => drain(&mut ports),
+            _ if ports.is_empty() => {}
+            _ => {
+                for _ in 0..random.next(30) {
+                    let packet = any_packet(&mut random, &ports[index]);
+                    ports[index].card.try_send(&packet);
+                }
+            }
+        }
+    }
+    assert!(came > 1000, "{came}");
+    drop(ports);
+    for (name, ..) in PORTS {
+        link.wait_until(name, |port| port.is_null());
+    }
+    // Nothing of them is left that could disturb new ones.
+    let ports = PORTS.map(|port| add(&link, port));
+    for port in &ports {
+        // Trunks stand before their clients in the list.
+        port.card.expect_cable(true);
+        port.card.expect_nothing();
+    }
+    assert_eq!(link.stats().len(), PORTS.len());
+    assert!(link.end().success());
 }
 
 /// `cargo test -p bulkhead-link -- --ignored`: minutes, and another seed each time.
