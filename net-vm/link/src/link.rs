@@ -114,8 +114,10 @@ impl Link {
     /// Takes what the manager asks. False at its end.
     fn control_ready(&mut self, now: Instant) -> io::Result<bool> {
         if let Some(answer) = self.answer.take() {
-            if !packets::try_send(self.control.as_fd(), &answer)? {
-                self.answer = Some(answer);
+            if !self.say(answer)? {
+                return Ok(false);
+            }
+            if self.answer.is_some() {
                 return Ok(true);
             }
             self.watch_control(EventFlags::IN)?;
@@ -132,18 +134,34 @@ impl Link {
         let request = buffer.get(..packet.length).unwrap_or_default();
         let answer = self.request(request, packet.truncated, packet.fds, now);
         self.control_buffer = buffer;
-        match packets::try_send(self.control.as_fd(), &answer) {
-            Ok(true) => {}
-            Ok(false) => {
-                // Nothing more is taken until it has read this.
-                self.answer = Some(answer);
-                self.watch_control(EventFlags::OUT)?;
-            }
-            // It has gone meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
-            Err(error) => return Err(error),
+        if !self.say(answer)? {
+            return Ok(false);
+        }
+        if self.answer.is_some() {
+            // Nothing more is taken until it has read this.
+            self.watch_control(EventFlags::OUT)?;
         }
         Ok(true)
+    }
+
+    /// Sends an answer, or keeps it where there is no room. False where nobody is there any more.
+    fn say(&mut self, answer: Vec<u8>) -> io::Result<bool> {
+        match packets::try_send(self.control.as_fd(), &answer) {
+            Ok(true) => Ok(true),
+            Ok(false) => {
+                self.answer = Some(answer);
+                Ok(true)
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn watch_control(&self, flags: EventFlags) -> io::Result<()> {
