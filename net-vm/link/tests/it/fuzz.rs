@@ -330,8 +330,8 @@ fn ports_come_and_go_in_the_traffic() {
 #[test]
 #[ignore = "minutes"]
 fn random_packets_for_long() {
-    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
     for round in 0..20 {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
         let seed = now.as_nanos() as u64 | 1;
         println!("round {round}, seed {seed}");
         fuzz(seed, 500_000);
