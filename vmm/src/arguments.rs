@@ -139,6 +139,7 @@ impl RunArguments {
             serial: self.serial.map(Source::Path),
             console: self.console.as_deref().map(parse_console).transpose()?,
             vsock: self.vsock.as_deref().map(parse_vsock).transpose()?,
+            nets: Vec::new(),
             gpu: self.gpu.as_deref().map(parse_gpu).transpose()?,
             control: self.control.map(Socket::Path),
         })

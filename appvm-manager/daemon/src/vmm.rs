@@ -105,6 +105,7 @@ impl Launch<'_> {
                 host_socket: Socket::Fd(self.vsock.as_raw_fd()),
                 guest_connections: Some(GuestConnections::Fd(self.guest_connections.as_raw_fd())),
             }),
+            nets: Vec::new(),
             gpu,
             control: Some(Socket::Fd(self.control.as_raw_fd())),
             kvm: None,

@@ -73,6 +73,25 @@ pub struct VsockConfig {
     pub guest_connections: Option<GuestConnections>,
 }
 
+/// The virtio-net device: a card whose cable leads to the link between domains.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetConfig {
+    /// A connected `SOCK_SEQPACKET` socket, already open in the VMM's process. Each packet is a
+    /// `virtio_net_hdr_v1` (12 bytes) and a frame; one of a single byte from the other side says
+    /// whether something is plugged in (1) or not (0).
+    pub socket: i32,
+    /// The card's hardware address.
+    pub mac: String,
+    /// The longest packet of its network, in bytes: 68 to 65,521.
+    #[serde(default = "default_mtu")]
+    pub mtu: u16,
+}
+
+fn default_mtu() -> u16 {
+    1500
+}
+
 /// Which implementation of the cross-domain protocol a virtio-gpu device has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -183,6 +202,9 @@ pub struct VmConfig {
     /// Sockets between host and guest.
     #[serde(default)]
     pub vsock: Option<VsockConfig>,
+    /// Network cards, in the order in which the guest finds them.
+    #[serde(default)]
+    pub nets: Vec<NetConfig>,
     /// Windows.
     #[serde(default)]
     pub gpu: Option<GpuConfig>,
@@ -202,9 +224,11 @@ mod tests {
             "disks":[{"id":"root","source":{"path":"/r"},"read_only":true}],
             "serial":{"path":"/s"}, "console":"stdio",
             "vsock":{"cid":3,"host_socket":{"path":"/v"},"guest_connections":{"path_prefix":"/p"}},
+            "nets":[{"socket":8,"mac":"02:00:00:00:00:01"}],
             "gpu":{"wayland":"/w"}, "control":{"fd":9} }"#;
         let config: VmConfig = serde_json::from_str(text).unwrap();
         assert_eq!(config.console, Some(ConsoleConfig::Stdio));
+        assert_eq!(config.nets.first().map(|net| net.mtu), Some(1500));
         assert_eq!(config.gpu, Some(GpuConfig::new("/w".into())));
         let again: VmConfig =
             serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();

@@ -10,8 +10,8 @@ mod control;
 mod exit;
 
 pub use config::{
-    ConsoleConfig, DiskConfig, GpuBackend, GpuConfig, GuestConnections, Socket, Source, VmConfig,
-    VsockConfig,
+    ConsoleConfig, DiskConfig, GpuBackend, GpuConfig, GuestConnections, NetConfig, Socket, Source,
+    VmConfig, VsockConfig,
 };
 pub use control::{ControlCommand, ControlEvent, ControlReply, ControlRequest, VmState};
 pub use exit::ExitStatus;

@@ -6,10 +6,15 @@ pub mod images;
 
 use std::fs::File;
 
-use bulkhead_vmm_api::{ConsoleConfig, DiskConfig, GpuConfig, GuestConnections, Source, VmConfig};
+use bulkhead_vmm_api::{
+    ConsoleConfig, DiskConfig, GpuConfig, GuestConnections, NetConfig, Source, VmConfig,
+};
+use rustix::net::SocketType;
 
 use crate::devices::virtio::blk::Disk;
 use crate::devices::virtio::console::{Endpoint, terminal::RawMode};
+use crate::devices::virtio::net::device::BadMac;
+use crate::devices::virtio::net::{Mac, Net, Port};
 use crate::devices::virtio::vsock::GuestTarget;
 use files::{FileError, Inherited, ListeningSocket, Named};
 
@@ -51,6 +56,21 @@ pub enum ConfigError {
     SameDiskId {
         /// The identifier.
         id: String,
+    },
+    /// The network card's address.
+    #[error("network: {0}")]
+    Mac(#[from] BadMac),
+    /// The network's longest packet.
+    #[error("network: mtu {mtu}: choose 68 to 65521")]
+    Mtu {
+        /// The given size.
+        mtu: u16,
+    },
+    /// What leads to the network.
+    #[error("network: descriptor {fd} is no SOCK_SEQPACKET socket")]
+    NetSocket {
+        /// The descriptor.
+        fd: i32,
     },
     /// The guest's vsock address.
     #[error("vsock cid {cid}: choose 3 to 4294967294")]
@@ -102,6 +122,8 @@ pub struct Prepared {
     pub console: Option<Console>,
     /// Sockets.
     pub vsock: Option<Vsock>,
+    /// Network cards.
+    pub nets: Vec<Net>,
     /// Windows.
     pub gpu: Option<GpuConfig>,
     /// The control socket.
@@ -179,6 +201,10 @@ pub fn prepare(config: VmConfig) -> Result<Prepared, ConfigError> {
         }
         None => None,
     };
+    let mut nets = Vec::with_capacity(config.nets.len());
+    for net in &config.nets {
+        nets.push(prepare_net(&mut inherited, net)?);
+    }
     if let Some(gpu) = &config.gpu
         && !(gpu.window_mib.is_power_of_two() && gpu.window_mib <= 65536)
     {
@@ -207,6 +233,7 @@ pub fn prepare(config: VmConfig) -> Result<Prepared, ConfigError> {
         serial,
         console,
         vsock,
+        nets,
         gpu: config.gpu,
         control,
     })
@@ -226,6 +253,19 @@ fn prepare_disk(inherited: &mut Inherited, disk: &DiskConfig) -> Result<Disk, Co
     file.lock(!disk.read_only)?;
     let bytes = images::check_disk(&file)?;
     Ok(Disk::new(file.file, bytes, disk.read_only, &disk.id))
+}
+
+fn prepare_net(inherited: &mut Inherited, net: &NetConfig) -> Result<Net, ConfigError> {
+    let mac: Mac = net.mac.parse()?;
+    // The least that IPv4 asks for (RFC 791), and what fits into a frame.
+    if !(68..=65521).contains(&net.mtu) {
+        return Err(ConfigError::Mtu { mtu: net.mtu });
+    }
+    let socket = inherited.take("network", net.socket)?;
+    match rustix::net::sockopt::socket_type(&socket) {
+        Ok(SocketType::SEQPACKET) => Ok(Net::new(Port::new(socket), mac, net.mtu)),
+        _ => Err(ConfigError::NetSocket { fd: net.socket }),
+    }
 }
 
 fn prepare_console(

@@ -41,6 +41,9 @@ pub fn add_all(placer: &mut Placer, prepared: Prepared) -> Result<Option<Arc<Sta
         placer.add("vsock", Box::new(device))?;
         placer.keep_socket(vsock.host.path);
     }
+    for net in prepared.nets {
+        placer.add("net", Box::new(net))?;
+    }
     let mut gpu_stats = None;
     if let Some(gpu) = &prepared.gpu {
         let device = Gpu::new(gpu);

@@ -5,6 +5,7 @@ pub mod buffers;
 pub mod console;
 pub mod device;
 pub mod gpu;
+pub mod net;
 pub mod poller;
 pub mod queue;
 pub mod rng;

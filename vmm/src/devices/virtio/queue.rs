@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use virtio_queue::{QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::buffers::Buffers;
 use super::device::ActiveQueue;
@@ -47,6 +48,40 @@ impl ActiveQueue {
         written: u32,
     ) -> Result<(), QueueError> {
         Ok(self.queue.add_used(memory, head, written)?)
+    }
+
+    /// Gives several requests back so that the guest sees all of them or none, and tells it.
+    pub fn give_back_together(
+        &mut self,
+        memory: &GuestMemory,
+        used: &[(u16, u32)],
+    ) -> Result<(), QueueError> {
+        let Some(((last, last_written), earlier)) = used.split_last() else {
+            return Ok(());
+        };
+        let size = self.queue.size();
+        let first = self.queue.next_used();
+        for (at, (head, written)) in (first..=u16::MAX).chain(0..first).zip(earlier) {
+            // struct virtq_used: flags (2), idx (2), then entries of id (4) and len (4). The size is
+            // a power of two and the transport has checked that the ring lies in memory.
+            let slot = u64::from(at & size.wrapping_sub(1));
+            let entry = GuestAddress(self.queue.used_ring().saturating_add(4 + 8 * slot));
+            let mut bytes = [0; 8];
+            bytes[..4].copy_from_slice(&u32::from(*head).to_le_bytes());
+            bytes[4..].copy_from_slice(&written.to_le_bytes());
+            memory
+                .write_slice(&bytes, entry)
+                .map_err(virtio_queue::Error::GuestMemory)?;
+        }
+        let count = u16::try_from(earlier.len()).unwrap_or(u16::MAX);
+        self.queue.set_next_used(first.wrapping_add(count));
+        // Publishes the new index, and with it all of them.
+        self.queue.add_used(memory, *last, *last_written)?;
+        if !earlier.is_empty() {
+            // The queue has counted only one: whether the guest wants to know is not known.
+            self.interrupt.signal();
+        }
+        Ok(())
     }
 
     /// Tells the guest about requests given back, if it wants to know.

@@ -1,0 +1,522 @@
+//! The loop: one thread, nothing that waits, no memory for a packet.
+//!
+//! Sockets tell once that they have become readable ([`EventFlags::ET`]); the loop then goes round
+//! all that are, a few packets each. A client whose trunk is full is not read; a client that does
+//! not keep up loses frames and holds nobody.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{Event, EventData, EventFlags};
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+
+use crate::frame::BUFFER_BYTES;
+use crate::packets;
+use crate::port::{Flow, Port, Received};
+use crate::ports::{Entry, Id, Ports, Side};
+use crate::reason::Reason;
+use crate::switch::{self, Passed};
+
+/// Packets taken from a client before the next one has its turn.
+const CLIENT_TURN: usize = 16;
+/// Packets taken from a trunk, which has all its clients to serve.
+const TRUNK_TURN: usize = 64;
+/// Events taken from the kernel at once.
+const EVENTS: usize = 128;
+const CONTROL: u64 = u64::MAX;
+const ALWAYS: EventFlags = EventFlags::IN
+    .union(EventFlags::RDHUP)
+    .union(EventFlags::ET);
+
+/// All ports, the manager's socket, and the loop.
+#[derive(Debug)]
+pub struct Link {
+    epoll: OwnedFd,
+    pub(crate) ports: Ports,
+    /// Ports that wait for their rate.
+    sleeping: Vec<Id>,
+    buffer: Box<[u8]>,
+    control: OwnedFd,
+    control_buffer: Box<[u8]>,
+    /// An answer for which the manager's socket had no room.
+    answer: Option<Vec<u8>>,
+}
+
+/// What became of a client's turn.
+enum Turn {
+    /// It may have more.
+    More,
+    /// It has nothing now, or may send nothing, or is gone.
+    Done,
+    /// Its trunk is full, after so many packets.
+    Blocked(usize),
+}
+
+impl Link {
+    /// A link without ports that obeys `control`.
+    pub fn new(control: OwnedFd) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let token = EventData::new_u64(CONTROL);
+        epoll::add(&epoll, &control, token, EventFlags::IN)?;
+        Ok(Self {
+            epoll,
+            ports: Ports::default(),
+            sleeping: Vec::new(),
+            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            control,
+            control_buffer: vec![0; packets::MAX_BYTES].into_boxed_slice(),
+            answer: None,
+        })
+    }
+
+    /// Works until the manager's socket ends.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Vec::with_capacity(EVENTS);
+        let mut busy = false;
+        loop {
+            events.clear();
+            let timeout = if busy {
+                Some(Duration::ZERO)
+            } else {
+                self.next_wake()
+            };
+            self.wait(&mut events, timeout)?;
+            let now = Instant::now();
+            for event in &events {
+                let (token, flags) = (event.data.u64(), event.flags);
+                if token == CONTROL {
+                    if !self.control_ready(now)? {
+                        return Ok(());
+                    }
+                } else {
+                    self.port_ready(Id::of_token(token), flags, now);
+                }
+            }
+            self.wake(now);
+            busy = self.round(now);
+        }
+    }
+
+    fn wait(&self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = timeout.map(|time| Timespec {
+            tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(time.subsec_nanos()),
+        });
+        match epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes what the manager asks. False at its end.
+    fn control_ready(&mut self, now: Instant) -> io::Result<bool> {
+        if let Some(answer) = self.answer.take() {
+            if !self.say(answer)? {
+                return Ok(false);
+            }
+            if self.answer.is_some() {
+                return Ok(true);
+            }
+            self.watch_control(EventFlags::IN)?;
+        }
+        let packet = match packets::receive(self.control.as_fd(), &mut self.control_buffer) {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let buffer = std::mem::take(&mut self.control_buffer);
+        let request = buffer.get(..packet.length).unwrap_or_default();
+        let answer = self.request(request, packet.truncated, packet.fds, now);
+        self.control_buffer = buffer;
+        if !self.say(answer)? {
+            return Ok(false);
+        }
+        if self.answer.is_some() {
+            // Nothing more is taken until it has read this.
+            self.watch_control(EventFlags::OUT)?;
+        }
+        Ok(true)
+    }
+
+    /// Sends an answer, or keeps it where there is no room. False where nobody is there any more.
+    fn say(&mut self, answer: Vec<u8>) -> io::Result<bool> {
+        match packets::try_send(self.control.as_fd(), &answer) {
+            Ok(true) => Ok(true),
+            Ok(false) => {
+                self.answer = Some(answer);
+                Ok(true)
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn watch_control(&self, flags: EventFlags) -> io::Result<()> {
+        let token = EventData::new_u64(CONTROL);
+        Ok(epoll::modify(&self.epoll, &self.control, token, flags)?)
+    }
+
+    /// Adds a port that was checked, and tells its card and those on its other side.
+    pub(crate) fn add(
+        &mut self,
+        name: &str,
+        trunk: &str,
+        side: Side,
+        port: Port,
+        now: Instant,
+    ) -> io::Result<()> {
+        let id = self.ports.add(name, trunk, side, port);
+        let Some(entry) = self.ports.get(id) else {
+            return Ok(());
+        };
+        let network = entry.network;
+        let token = EventData::new_u64(id.token());
+        if let Err(error) = epoll::add(&self.epoll, &entry.port, token, ALWAYS) {
+            self.ports.remove(id);
+            return Err(error.into());
+        }
+        match side {
+            Side::Trunk(_) => {
+                self.flush(id, now);
+                self.plug_clients(network, true, now);
+            }
+            Side::Client(_) => {
+                let plugged = self
+                    .ports
+                    .network(network)
+                    .is_some_and(|network| network.trunk.is_some());
+                self.plug(id, plugged, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a port with all that waits for it. False where it is not there.
+    pub(crate) fn remove(&mut self, id: Id, why: &str, now: Instant) -> bool {
+        let Some(entry) = self.ports.remove(id) else {
+            return false;
+        };
+        let _ = epoll::delete(&self.epoll, &entry.port);
+        self.sleeping.retain(|other| *other != id);
+        let stats = entry.port.stats();
+        tracing::info!(
+            port = entry.name,
+            received = stats.received.frames,
+            sent = stats.sent.frames,
+            refused = ?stats.refused(),
+            lost = ?stats.lost(),
+            "removed: {why}"
+        );
+        if matches!(entry.side, Side::Trunk(_)) {
+            self.plug_clients(entry.network, false, now);
+        }
+        true
+    }
+
+    fn plug_clients(&mut self, network: usize, plugged: bool, now: Instant) {
+        let clients: Vec<Id> = self
+            .ports
+            .network(network)
+            .into_iter()
+            .flat_map(|network| network.clients.values().copied())
+            .collect();
+        for id in clients {
+            self.plug(id, plugged, now);
+        }
+    }
+
+    fn plug(&mut self, id: Id, plugged: bool, now: Instant) {
+        if let Some(entry) = self.ports.get_mut(id) {
+            entry.port.plug(plugged);
+        }
+        self.flush(id, now);
+    }
+
+    fn flush(&mut self, id: Id, now: Instant) {
+        if let Some(entry) = self.ports.get_mut(id) {
+            let flow = entry.port.flush(now);
+            self.follow(id, flow, now);
+        }
+    }
+
+    /// Waits for what a port waits for.
+    fn follow(&mut self, id: Id, flow: Flow, now: Instant) {
+        let watch = match flow {
+            Flow::AsBefore => return,
+            Flow::Gone => {
+                self.remove(id, "its other end is closed", now);
+                return;
+            }
+            Flow::Later(time) => {
+                self.sleep(id, time);
+                false
+            }
+            Flow::Full => true,
+            Flow::Free => false,
+        };
+        let Some(entry) = self
+            .ports
+            .get_mut(id)
+            .filter(|entry| entry.watched != watch)
+        else {
+            return;
+        };
+        entry.watched = watch;
+        let flags = if watch {
+            ALWAYS.union(EventFlags::OUT)
+        } else {
+            ALWAYS
+        };
+        let token = EventData::new_u64(id.token());
+        if let Err(error) = epoll::modify(&self.epoll, &entry.port, token, flags) {
+            tracing::warn!(port = entry.name, %error, "cannot be watched");
+            self.remove(id, "it cannot be watched", now);
+        }
+    }
+
+    fn sleep(&mut self, id: Id, time: Instant) {
+        let Some(entry) = self.ports.get_mut(id) else {
+            return;
+        };
+        match &mut entry.wake {
+            Some(wake) => *wake = time.min(*wake),
+            None => {
+                entry.wake = Some(time);
+                self.sleeping.push(id);
+            }
+        }
+    }
+
+    /// How long until a rate allows more.
+    fn next_wake(&self) -> Option<Duration> {
+        let times = self.sleeping.iter();
+        times
+            .filter_map(|id| self.ports.get(*id)?.wake)
+            .min()
+            .map(|time| time.saturating_duration_since(Instant::now()))
+    }
+
+    fn wake(&mut self, now: Instant) {
+        let mut at = 0;
+        while let Some(&id) = self.sleeping.get(at) {
+            match self.ports.get_mut(id) {
+                Some(entry) if entry.wake.is_some_and(|time| time > now) => at += 1,
+                Some(entry) => {
+                    entry.wake = None;
+                    self.sleeping.swap_remove(at);
+                    // May remove ports, or put this one at the end again with a later time.
+                    self.flush(id, now);
+                    self.queue(id);
+                }
+                None => {
+                    self.sleeping.swap_remove(at);
+                }
+            }
+        }
+    }
+
+    fn port_ready(&mut self, id: Id, flags: EventFlags, now: Instant) {
+        let end = EventFlags::HUP
+            .union(EventFlags::RDHUP)
+            .union(EventFlags::ERR);
+        if flags.intersects(end) {
+            self.remove(id, "its other end is closed", now);
+            return;
+        }
+        if flags.contains(EventFlags::IN)
+            && let Some(entry) = self.ports.get_mut(id)
+        {
+            entry.readable = true;
+            self.queue(id);
+        }
+        if flags.contains(EventFlags::OUT) {
+            self.flush(id, now);
+        }
+    }
+
+    /// Puts a client that may have packets into its network's list.
+    fn queue(&mut self, id: Id) {
+        let Some(entry) = self.ports.get_mut(id) else {
+            return;
+        };
+        let is_client = matches!(entry.side, Side::Client(_));
+        if !is_client || !entry.readable || entry.queued {
+            return;
+        }
+        entry.queued = true;
+        let network = entry.network;
+        if let Some(network) = self.ports.network_mut(network) {
+            network.ready.push_back(id);
+        }
+    }
+
+    /// One turn for everyone. True if somebody may have more.
+    fn round(&mut self, now: Instant) -> bool {
+        let mut more = false;
+        for network in 0..self.ports.network_count() {
+            more |= self.trunk_turn(network, now);
+            more |= self.clients_turn(network, now);
+        }
+        more
+    }
+
+    fn trunk_of(&self, network: usize) -> Option<(Id, &Entry)> {
+        let id = self.ports.network(network)?.trunk?;
+        Some((id, self.ports.get(id)?))
+    }
+
+    fn trunk_turn(&mut self, network: usize, now: Instant) -> bool {
+        let Some((id, _)) = self.trunk_of(network) else {
+            return false;
+        };
+        for _ in 0..TRUNK_TURN {
+            let Some(entry) = self.ports.get_mut(id).filter(|entry| entry.readable) else {
+                return false;
+            };
+            let Side::Trunk(trunk) = entry.side else {
+                return false;
+            };
+            let length = match entry.port.receive(&mut self.buffer) {
+                Received::Packet(length) => length,
+                Received::Nothing => {
+                    entry.readable = false;
+                    return false;
+                }
+                Received::End => {
+                    self.remove(id, "its other end is closed", now);
+                    return false;
+                }
+            };
+            match self.decide_from_trunk(network, trunk, length) {
+                Ok((client, passed)) => self.deliver(client, &passed, now),
+                Err(reason) => {
+                    if let Some(entry) = self.ports.get_mut(id) {
+                        entry.port.refuse(reason);
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn decide_from_trunk(
+        &mut self,
+        network: usize,
+        trunk: switch::Trunk,
+        length: usize,
+    ) -> Result<(Id, Passed), Reason> {
+        let untrusted_vlan = switch::vlan(&self.buffer, length)?;
+        let id = self
+            .ports
+            .network(network)
+            .and_then(|network| network.clients.get(&untrusted_vlan).copied())
+            .ok_or(Reason::UnknownVlan)?;
+        let Some(Side::Client(client)) = self.ports.get(id).map(|entry| entry.side) else {
+            return Err(Reason::UnknownVlan);
+        };
+        let passed = switch::to_client(&client, &trunk, &mut self.buffer, length)?;
+        Ok((id, passed))
+    }
+
+    /// Sends what lies in the buffer.
+    fn deliver(&mut self, id: Id, passed: &Passed, now: Instant) {
+        let packet = self.buffer.get(passed.place.clone()).unwrap_or_default();
+        if let Some(entry) = self.ports.get_mut(id) {
+            let flow = entry.port.offer(packet, passed.wire_bytes, now);
+            self.follow(id, flow, now);
+        }
+    }
+
+    fn clients_turn(&mut self, network: usize, now: Instant) -> bool {
+        let count = |link: &Self| {
+            let network = link.ports.network(network);
+            network.map_or(0, |network| network.ready.len())
+        };
+        for _ in 0..count(self) {
+            let next = self.ports.network_mut(network);
+            let Some(id) = next.and_then(|network| network.ready.pop_front()) else {
+                return false;
+            };
+            let turn = self.client_turn(network, id, now);
+            let again = !matches!(turn, Turn::Done);
+            if let Some(entry) = self.ports.get_mut(id) {
+                entry.queued = again;
+                if let Some(network) = self.ports.network_mut(network) {
+                    match turn {
+                        // It has had nothing yet: it is the next one as soon as there is room.
+                        Turn::Blocked(0) => network.ready.push_front(id),
+                        Turn::More | Turn::Blocked(_) => network.ready.push_back(id),
+                        Turn::Done => {}
+                    }
+                }
+            }
+            if matches!(turn, Turn::Blocked(_)) {
+                return false;
+            }
+        }
+        count(self) > 0
+    }
+
+    fn client_turn(&mut self, network: usize, id: Id, now: Instant) -> Turn {
+        for taken in 0..CLIENT_TURN {
+            let trunk = match self.trunk_of(network) {
+                Some((_, entry)) if entry.port.is_blocked() => return Turn::Blocked(taken),
+                Some((trunk, entry)) => match entry.side {
+                    Side::Trunk(rules) => Some((trunk, rules)),
+                    Side::Client(_) => None,
+                },
+                None => None,
+            };
+            let Some(entry) = self.ports.get_mut(id).filter(|entry| entry.readable) else {
+                return Turn::Done;
+            };
+            let Side::Client(client) = entry.side else {
+                return Turn::Done;
+            };
+            if let Some(later) = entry.port.may_receive(now) {
+                self.sleep(id, later);
+                return Turn::Done;
+            }
+            let length = match entry.port.receive(&mut self.buffer) {
+                Received::Packet(length) => length,
+                Received::Nothing => {
+                    entry.readable = false;
+                    return Turn::Done;
+                }
+                Received::End => {
+                    self.remove(id, "its other end is closed", now);
+                    return Turn::Done;
+                }
+            };
+            let passed = match &trunk {
+                Some((_, rules)) => switch::to_trunk(&client, rules, &mut self.buffer, length),
+                None => Err(Reason::NoTrunk),
+            };
+            match (passed, trunk) {
+                (Ok(passed), Some((trunk, _))) => {
+                    entry.port.took(passed.wire_bytes);
+                    self.deliver(trunk, &passed, now);
+                }
+                (Ok(_), None) => {}
+                (Err(reason), _) => {
+                    entry.port.took(length);
+                    entry.port.refuse(reason);
+                }
+            }
+        }
+        Turn::More
+    }
+}

@@ -1,0 +1,170 @@
+//! The device: its configuration, and the thread that it starts.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::port::Port;
+use super::worker::{self, Parts};
+use crate::devices::virtio::device::{ActivateError, Activation, VirtioDevice};
+use crate::devices::virtio::worker::Worker;
+
+const TYPE_NET: u32 = 1;
+pub(super) const QUEUE_SIZE: u16 = 256;
+const F_CSUM: u64 = 1 << 0;
+const F_GUEST_CSUM: u64 = 1 << 1;
+const F_MTU: u64 = 1 << 3;
+const F_MAC: u64 = 1 << 5;
+const F_GUEST_TSO4: u64 = 1 << 7;
+const F_GUEST_TSO6: u64 = 1 << 8;
+const F_HOST_TSO4: u64 = 1 << 11;
+const F_HOST_TSO6: u64 = 1 << 12;
+pub(super) const F_MERGEABLE: u64 = 1 << 15;
+const F_STATUS: u64 = 1 << 16;
+const F_INDIRECT: u64 = 1 << 28;
+const F_EVENT_IDX: u64 = 1 << 29;
+/// What a peer may send us must be what our guest takes: all or none.
+pub(super) const OFFLOADS: u64 = F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6;
+/// Status bit: the cable is plugged in (virtio 1.2, 5.1.4).
+const LINK_UP: u16 = 1;
+
+/// A hardware address of one card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mac(pub [u8; 6]);
+
+/// What is no address of a card.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no hardware address of a card: write six bytes like 02:00:00:00:00:01, of which the \
+         first is even"
+)]
+pub struct BadMac(String);
+
+impl FromStr for Mac {
+    type Err = BadMac;
+
+    fn from_str(text: &str) -> Result<Self, BadMac> {
+        let bad = || BadMac(text.chars().take(40).collect());
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+                .ok_or_else(bad)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
+        }
+        // The lowest bit of the first byte means a group of cards.
+        let is_one_card = bytes[0] & 1 == 0 && bytes != [0; 6];
+        match parts.next() {
+            None if is_one_card => Ok(Mac(bytes)),
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// A network card as a virtio device.
+pub struct Net {
+    port: Port,
+    mac: Mac,
+    mtu: u16,
+    plugged: Arc<AtomicBool>,
+    worker: Option<Worker>,
+}
+
+impl Net {
+    /// A card whose cable leads to `port`. `mtu` is the longest packet of its network, in bytes.
+    pub fn new(port: Port, mac: Mac, mtu: u16) -> Self {
+        Self {
+            port,
+            mac,
+            mtu,
+            plugged: Arc::default(),
+            worker: None,
+        }
+    }
+}
+
+impl fmt::Debug for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Net")
+            .field("port", &self.port)
+            .field("mac", &self.mac)
+            .finish_non_exhaustive()
+    }
+}
+
+impl VirtioDevice for Net {
+    fn device_type(&self) -> u32 {
+        TYPE_NET
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE, QUEUE_SIZE]
+    }
+
+    fn features(&self) -> u64 {
+        F_CSUM
+            | OFFLOADS
+            | F_MTU
+            | F_MAC
+            | F_HOST_TSO4
+            | F_HOST_TSO6
+            | F_MERGEABLE
+            | F_STATUS
+            | F_INDIRECT
+            | F_EVENT_IDX
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        // mac (6), status (2), max_virtqueue_pairs (2, not offered), mtu (2)
+        let mut config = [0; 12];
+        let status = if self.plugged.load(Ordering::Acquire) {
+            LINK_UP
+        } else {
+            0
+        };
+        config[..6].copy_from_slice(&self.mac.0);
+        config[6..8].copy_from_slice(&status.to_le_bytes());
+        config[10..].copy_from_slice(&self.mtu.to_le_bytes());
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        for (byte, value) in data.iter_mut().zip(config.iter().skip(offset)) {
+            *byte = *value;
+        }
+    }
+
+    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        let port = self
+            .port
+            .try_clone()
+            .map_err(ActivateError::host("copying the network's socket"))?;
+        let plugged = self.plugged.clone();
+        let fault = activation.fault.clone();
+        let parts = Parts::new(port, activation, plugged)
+            .ok_or(ActivateError::Driver("the card needs both of its queues"))?;
+        let worker = Worker::spawn("net", move |stop| {
+            if let Err(error) = worker::run(parts, &stop) {
+                fault.report(format!("net: {error}"));
+            }
+        })
+        .map_err(ActivateError::host("starting the network's thread"))?;
+        self.worker = Some(worker);
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            worker.stop();
+        }
+    }
+}
