@@ -163,8 +163,23 @@ fn text_waits_for_the_users_answer() {
     );
     // Without a question.
     desk.policy("bulkhead.Drop * work personal allow\n");
-    desk.drop("image", &[]);
+    desk.drop("text", &[]);
     assert_eq!(desk.until("answer_drop")["allow"], true);
+}
+
+#[test]
+fn a_picture_is_not_dropped_as_it_is() {
+    let mut desk = Desk::new();
+    // Nothing in the stand-in's template makes disposables.
+    desk.policy("bulkhead.Drop * work personal allow\n");
+    desk.drop("image", &[]);
+    let decided = desk.until("answer_drop");
+    assert_eq!(decided["allow"], false);
+    let reason = decided["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("there is no disposable to redraw it in"),
+        "{reason}"
+    );
 }
 
 #[test]
