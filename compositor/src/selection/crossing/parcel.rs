@@ -23,10 +23,12 @@ const TYPES: [(&str, Kind); 6] = [
     ("text/plain", Kind::Text),
     ("UTF8_STRING", Kind::Text),
     ("image/png", Kind::Image),
-    ("text/uri-list", Kind::Files),
+    (FILES, Kind::Files),
     (FILES_COPIED, Kind::Files),
 ];
 
+/// A list of addresses (RFC 2483).
+const FILES: &str = "text/uri-list";
 /// How file managers say that files were copied, as others would say it of text. Its content is the
 /// word `copy` and the addresses, a line each.
 const FILES_COPIED: &str = "x-special/gnome-copied-files";
@@ -57,17 +59,13 @@ impl Kind {
     }
 }
 
-/// The best type among those that a source has copied. A file manager says so of files; a list of
-/// addresses beside text is more often a link.
+/// The best type among those that a source has copied: files before text before a picture. A list of
+/// addresses may turn out to be a link, which is read as text then.
 pub(crate) fn choose_copied(untrusted_types: &[String]) -> Option<(&'static str, Kind)> {
-    let offers = |name: &str| untrusted_types.iter().any(|offered| offered == name);
-    match choose(untrusted_types) {
-        _ if offers(FILES_COPIED) && offers("text/uri-list") => {
-            Some(("text/uri-list", Kind::Files))
-        }
-        None if offers("text/uri-list") => Some(("text/uri-list", Kind::Files)),
-        other => other,
+    if untrusted_types.iter().any(|offered| offered == FILES) {
+        return Some((FILES, Kind::Files));
     }
+    choose(untrusted_types)
 }
 
 /// The best type among those that a source offers. Names of files mean nothing elsewhere.

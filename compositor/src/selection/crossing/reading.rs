@@ -19,7 +19,10 @@ use smithay::reexports::{
 };
 
 use super::{Held, Parcel, Party, Stage, parcel};
-use crate::{selection::protocol::SourceData, state::State};
+use crate::{
+    selection::{dragging::list, protocol::SourceData},
+    state::State,
+};
 
 /// Bytes that are read in one go.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -32,6 +35,8 @@ pub(super) struct Reading {
     id: u64,
     from: Party,
     kind: parcel::Kind,
+    /// Asked for another type where a list of files turns out to be none.
+    source: WlDataSource,
     untrusted_bytes: Vec<u8>,
     began: Instant,
     /// When something last arrived.
@@ -89,16 +94,30 @@ pub(in crate::selection) fn take_turn(
     Turn::More
 }
 
+fn types_of(source: &WlDataSource) -> Vec<String> {
+    let data = source.data::<SourceData>();
+    data.map(|data| data.types.list()).unwrap_or_default()
+}
+
 impl State {
     /// Asks a source for the best of its types.
     pub(super) fn read_from(&mut self, from: Party, source: &WlDataSource) {
-        let types = source.data::<SourceData>().map(|data| data.types.list());
-        let Some((mime, kind)) = parcel::choose_copied(&types.unwrap_or_default()) else {
+        let chosen = parcel::choose_copied(&types_of(source));
+        self.read_as(from, source, chosen);
+    }
+
+    fn read_as(
+        &mut self,
+        from: Party,
+        source: &WlDataSource,
+        chosen: Option<(&'static str, parcel::Kind)>,
+    ) {
+        let Some((mime, kind)) = chosen else {
             let name = from.span();
             let what = " has copied neither text nor files nor a PNG picture";
             return self.say(["not copied: ".into(), name, what.into()]);
         };
-        match self.start_reading(from, kind) {
+        match self.start_reading(from, kind, source) {
             Ok(write) => source.send(mime.to_owned(), write.as_fd()),
             Err(error) => {
                 tracing::error!(%error, "nothing can be read");
@@ -108,7 +127,13 @@ impl State {
     }
 
     /// Begins to read and gives the end to write to.
-    fn start_reading(&mut self, from: Party, kind: parcel::Kind) -> std::io::Result<OwnedFd> {
+    fn start_reading(
+        &mut self,
+        from: Party,
+        kind: parcel::Kind,
+        source: &WlDataSource,
+    ) -> std::io::Result<OwnedFd> {
+        let copied = source.clone();
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         // Our end only: the other one is the source's, which may expect to block.
         rustix::io::ioctl_fionbio(&read, true)?;
@@ -139,6 +164,7 @@ impl State {
             id,
             from,
             kind,
+            source: copied,
             untrusted_bytes: Vec::new(),
             began: now,
             arrived: now,
@@ -195,6 +221,10 @@ impl State {
                 parcel: Arc::new(parcel),
                 from,
             }),
+            Err(parcel::Unfit::Files(list::Wrong::NoFile)) if reading.source.is_alive() => {
+                let chosen = parcel::choose(&types_of(&reading.source));
+                self.read_as(from, &reading.source, chosen);
+            }
             Err(why) => {
                 tracing::warn!(domain = from.name, %why, "not copied across domains");
                 self.say([
