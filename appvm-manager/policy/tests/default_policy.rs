@@ -54,8 +54,8 @@ qubes.GetRandomizedTime sys-tor -> dom0 = allow dom0 (40)
 qubes.GetRandomizedTime sys-tor ->     = allow dom0 (39)
 
 case pictures are decoded in new disposables and nowhere else
-bulkhead.DecodePicture work -> @dispvm    = allow @dispvm:dvm (40)
-bulkhead.DecodePicture vault -> @dispvm   = deny NoDefaultDisposable (40)
+bulkhead.DecodePicture work -> @dispvm    = allow @dispvm:dvm (44)
+bulkhead.DecodePicture vault -> @dispvm   = deny NoDefaultDisposable (44)
 bulkhead.DecodePicture work -> personal   = deny NoRule
 
 case everything else is denied
