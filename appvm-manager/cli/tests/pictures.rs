@@ -240,6 +240,9 @@ fn no_program_can_call_the_decoder() {
         .unwrap();
     assert_eq!(call.status.code(), Some(126));
     let log = machine.ok(&["transfers"]);
-    assert!(log.contains("only the user's keys or pointer can do that"), "{log}");
+    assert!(
+        log.contains("only the user's keys or pointer can do that"),
+        "{log}"
+    );
     assert_eq!(disposables(&machine), 0);
 }
