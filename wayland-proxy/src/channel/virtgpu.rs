@@ -66,6 +66,8 @@ pub struct VirtgpuChannel {
     stats: Rc<Stats>,
     /// A POLL is with the host.
     polling: bool,
+    /// The last call of `receive` gave a message.
+    just_received: bool,
     last_read_pipe: u32,
     /// The host's name for memory of a size, learned once per size.
     image_ids: HashMap<usize, u32>,
@@ -206,6 +208,7 @@ impl VirtgpuChannel {
             channel_ring,
             stats,
             polling: false,
+            just_received: false,
             last_read_pipe: xd::READ_PIPE_START,
             image_ids: HashMap::new(),
             pipe_fences: HashMap::new(),
@@ -441,6 +444,7 @@ impl Channel for VirtgpuChannel {
                 xd::header(&mut self.command, xd::CMD_POLL, 8);
                 self.submit(abi::EXECBUF_RING_IDX, xd::CHANNEL_RING)?;
                 self.polling = true;
+                self.just_received = false;
             } else if !self.command.is_empty() {
                 self.submit(0, 0)?;
             }
@@ -451,6 +455,18 @@ impl Channel for VirtgpuChannel {
     }
 
     fn receive(&mut self) -> Result<Option<Incoming>, ChannelError> {
+        if self.pipe_fences.is_empty() {
+            // Nothing else can have happened than the next message, and just after one there is none:
+            // it has not been asked for. (Once: whatever else makes the device readable is read then.)
+            if std::mem::take(&mut self.just_received) {
+                return Ok(None);
+            }
+            self.just_received = self.poll_signalled()?;
+            return match self.just_received {
+                true => self.read_ring().map(Some),
+                false => Ok(None),
+            };
+        }
         let events = event::wait(&self.epoll, 8, Some(Timespec::default()))
             .map_err(ChannelError::io("waiting for the host"))?;
         for (token, _) in events {

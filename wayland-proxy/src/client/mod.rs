@@ -54,9 +54,10 @@ const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a commit waits for the host to release a picture before another is made.
 const STALL: Duration = Duration::from_millis(250);
 /// How long the host's next message may wait for something to send, when the application was just
-/// told to draw its next picture and will have something: two command buffers a picture instead
-/// of three. Short, because input waits as long.
-const REPLY: Duration = Duration::from_millis(3);
+/// told to draw its next picture and will have something: one command buffer a picture instead of
+/// two. Most applications draw in the thread that takes events, so those that wait meanwhile would
+/// not be looked at earlier; a frame's time is the most that is lost.
+const REPLY: Duration = Duration::from_millis(10);
 /// The longest text of an error.
 const MAX_ERROR_BYTES: usize = 512;
 /// Messages from the host handled in one wakeup.
@@ -177,6 +178,8 @@ pub struct Client {
     /// Everything that the host offers is known; requests are handled from then on.
     ready: bool,
     from_client: Vec<u8>,
+    /// Where bytes arrive, once for all messages: it is large.
+    receive_space: Box<[u8]>,
     from_client_fds: VecDeque<OwnedFd>,
     to_client: Outbox<OwnedFd>,
     /// Since when events wait without any being read.
@@ -217,6 +220,7 @@ impl Client {
             globals: HashMap::new(),
             ready: false,
             from_client: Vec::new(),
+            receive_space: vec![0; RECEIVE_BYTES].into_boxed_slice(),
             from_client_fds: VecDeque::new(),
             to_client: Outbox::default(),
             unread_since: None,
@@ -390,11 +394,10 @@ impl Client {
     }
 
     fn receive_client(&mut self) -> Result<(), ClientError> {
-        let mut bytes = [0; RECEIVE_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_PER_MESSAGE))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let iov = &mut [IoSliceMut::new(&mut bytes)];
+        let iov = &mut [IoSliceMut::new(&mut self.receive_space)];
         let len = match rustix::net::recvmsg(&self.socket, iov, &mut control, flags) {
             Ok(message) => message.bytes,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
@@ -410,8 +413,8 @@ impl Client {
             return Err(ClientError::no_memory("too many file descriptors".into()));
         }
         self.ended = len == 0;
-        self.from_client
-            .extend_from_slice(bytes.get(..len).unwrap_or_default());
+        let bytes = self.receive_space.get(..len).unwrap_or_default();
+        self.from_client.extend_from_slice(bytes);
         Ok(())
     }
 
