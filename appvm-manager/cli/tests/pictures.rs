@@ -184,9 +184,12 @@ fn a_disposable_goes_when_nobody_wants_its_pixels() {
     let pipes = desktop.allowed(1);
     desktop.redrawn(1, false, "the user copied or pasted again");
     drop(pipes);
+    // First this: before it, the disposable may not be made yet.
+    wait(&machine, "a line in the log", || {
+        let log = machine.ok(&["transfers"]);
+        log.contains("the user copied or pasted again")
+    });
     no_disposable_is_left(&machine);
-    let log = machine.ok(&["transfers"]);
-    assert!(log.contains("the user copied or pasted again"), "{log}");
     // While it waits for a picture that does not come.
     let pipes = desktop.allowed(2);
     wait(&machine, "a disposable", || {
