@@ -224,13 +224,7 @@ impl Compositor {
         id: u64,
         decision: std::result::Result<&[BorrowedFd<'_>], String>,
     ) -> std::result::Result<(), Refused> {
-        let allow = decision.is_ok();
-        let (fds, reason) = match decision {
-            Ok(fds) => (fds, String::new()),
-            Err(reason) => (&[][..], reason),
-        };
-        let request = json!({"op": "answer_paste", "id": id, "allow": allow, "reason": reason});
-        self.request(&request, fds).await.map(|_| ())
+        self.answer_with("answer_paste", id, decision).await
     }
 
     /// Says whether what is dragged may be dropped on a domain.
@@ -251,12 +245,21 @@ impl Compositor {
         id: u64,
         decision: std::result::Result<&[BorrowedFd<'_>], String>,
     ) -> std::result::Result<(), Refused> {
+        self.answer_with("answer_drop", id, decision).await
+    }
+
+    async fn answer_with(
+        &self,
+        op: &str,
+        id: u64,
+        decision: std::result::Result<&[BorrowedFd<'_>], String>,
+    ) -> std::result::Result<(), Refused> {
         let allow = decision.is_ok();
         let (fds, reason) = match decision {
             Ok(fds) => (fds, String::new()),
             Err(reason) => (&[][..], reason),
         };
-        let request = json!({"op": "answer_drop", "id": id, "allow": allow, "reason": reason});
+        let request = json!({"op": op, "id": id, "allow": allow, "reason": reason});
         self.request(&request, fds).await.map(|_| ())
     }
 

@@ -67,6 +67,24 @@ enum Request {
     Stop {},
 }
 
+/// What the manager says of a paste or a drop. A yes to a picture has two descriptors.
+fn decision(
+    allow: bool,
+    fds: Vec<OwnedFd>,
+    reason: String,
+    files: Vec<String>,
+) -> Result<Decision, Value> {
+    match (allow, <[OwnedFd; 2]>::try_from(fds)) {
+        (false, _) => Ok(Decision::Refuse(reason)),
+        (true, Ok([picture, pixels])) => Ok(Decision::Redraw(Ends { picture, pixels })),
+        (true, Err(fds)) if fds.is_empty() => Ok(Decision::Give(files)),
+        (true, Err(_)) => Err(error(
+            "an answer has no descriptors, or two for a picture: a pipe that takes it and one that \
+             gives its pixels",
+        )),
+    }
+}
+
 impl State {
     pub(super) fn manager_request(
         &mut self,
@@ -132,16 +150,9 @@ impl State {
                 reason,
                 files,
             } => {
-                let decision = match (allow, <[OwnedFd; 2]>::try_from(fds)) {
-                    (false, _) => Decision::Refuse(reason),
-                    (true, Ok([picture, pixels])) => Decision::Redraw(Ends { picture, pixels }),
-                    (true, Err(fds)) if fds.is_empty() => Decision::Give(files),
-                    (true, Err(_)) => {
-                        return error(
-                            "answer_paste has no descriptors, or two for a picture: a pipe that \
-                             takes it and one that gives its pixels",
-                        );
-                    }
+                let decision = match decision(allow, fds, reason, files) {
+                    Ok(decision) => decision,
+                    Err(wrong) => return wrong,
                 };
                 if self.decide_paste(id, decision) {
                     ok()
@@ -163,16 +174,9 @@ impl State {
                 reason,
                 files,
             } => {
-                let decision = match (allow, <[OwnedFd; 2]>::try_from(fds)) {
-                    (false, _) => Decision::Refuse(reason),
-                    (true, Ok([picture, pixels])) => Decision::Redraw(Ends { picture, pixels }),
-                    (true, Err(fds)) if fds.is_empty() => Decision::Give(files),
-                    (true, Err(_)) => {
-                        return error(
-                            "answer_drop has no descriptors, or two for a picture: a pipe that \
-                             takes it and one that gives its pixels",
-                        );
-                    }
+                let decision = match decision(allow, fds, reason, files) {
+                    Ok(decision) => decision,
+                    Err(wrong) => return wrong,
                 };
                 if self.decide_drop(id, decision) {
                     ok()
