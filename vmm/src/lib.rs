@@ -19,6 +19,7 @@ pub mod bus;
 pub mod config;
 pub mod control;
 pub mod devices;
+mod emulated;
 pub mod exit;
 mod fault;
 pub mod irq;

@@ -167,6 +167,7 @@ impl Processors {
                 .name(format!("cpu{index}"))
                 .spawn(move || {
                     let alive = Alive(gate);
+                    crate::emulated::share_one_processor();
                     let mut vcpu = vcpu.lock().unwrap_or_else(PoisonError::into_inner);
                     if let Some(reason) = run(index, &mut vcpu, &buses, &memory, &alive.0) {
                         exit.end(reason);

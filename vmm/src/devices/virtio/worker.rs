@@ -26,7 +26,10 @@ impl Worker {
             .stack_size(STACK_BYTES);
         Ok(Self {
             stop,
-            thread: builder.spawn(move || body(seen))?,
+            thread: builder.spawn(move || {
+                crate::emulated::run_anywhere();
+                body(seen);
+            })?,
         })
     }
 

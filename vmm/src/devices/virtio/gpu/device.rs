@@ -167,7 +167,10 @@ impl VirtioDevice for Gpu {
         .map_err(|error| host("virtio-gpu: waiting for events")(error.into()))?;
         let thread = std::thread::Builder::new()
             .name("gpu".into())
-            .spawn(move || worker.run())
+            .spawn(move || {
+                crate::emulated::run_anywhere();
+                worker.run()
+            })
             .map_err(host("virtio-gpu: starting its thread"))?;
         self.running = Some(Running { stop, thread });
         Ok(())

@@ -149,6 +149,7 @@ impl ContextThread {
         std::thread::Builder::new()
             .name("gpu-rutabaga".into())
             .spawn(move || {
+                crate::emulated::run_anywhere();
                 let ending = ending;
                 if let Err(error) = serve(&path, ring_bytes, &queue, &ending.0) {
                     *lock(&ending.0.reason) = Some(error.to_string());
