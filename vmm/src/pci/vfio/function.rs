@@ -12,6 +12,7 @@ use super::host::Opened;
 use super::interrupts::Interrupts;
 use super::kernel::{CONFIG_REGION, Container, Device, Group, Mapping, Region};
 use super::layout::{self, BarPlan};
+use super::registers::{self, Place};
 use crate::bus::BusDevice;
 use crate::memory::{self, GuestMemory};
 use crate::pci::config_space::{ConfigSpace, SIZE};
@@ -75,7 +76,7 @@ impl Attached {
             return Err(unusable(address, "its configuration space is too small"));
         }
         device
-            .read(&config_region, 0, &mut bytes)
+            .read(config_region.offset, &mut bytes)
             .map_err(kernel("reading its configuration space"))?;
         let physical = Physical::new(bytes);
         if !physical.is_endpoint() {
@@ -212,10 +213,7 @@ impl VfioFunction {
     pub fn map_parts(&self) -> Result<Vec<MappedPart>, VfioError> {
         let mut parts = Vec::new();
         for bar in &self.bars {
-            let trapped: Vec<_> = self
-                .table
-                .map(|table| tables_in(&table, bar.index))
-                .unwrap_or_default();
+            let trapped = registers::trapped(self.table.as_ref(), bar.index);
             let size = bar.region.size;
             for (offset, length) in layout::mapped_parts(size, &bar.region.mappable, &trapped) {
                 let mapping = self
@@ -254,68 +252,44 @@ impl VfioFunction {
             command |= COMMAND_MASTER;
         }
         self.device
-            .write(&self.config_region, COMMAND, &command.to_le_bytes())
+            .write(self.config_region.offset + COMMAND, &command.to_le_bytes())
     }
 
     fn read_bar(&self, index: usize, untrusted_offset: u64, data: &mut [u8]) {
         match self.place_of(index, untrusted_offset, data.len()) {
-            Place::Table(offset) => self.interrupts.read_table(offset, data),
-            Place::Pending(offset) => self.interrupts.read_pending(offset, data),
-            Place::Device(region) => {
-                if let Err(error) = self.device.read(region, untrusted_offset, data) {
+            (Place::Table(offset), _) => self.interrupts.read_table(offset, data),
+            (Place::Pending(offset), _) => self.interrupts.read_pending(offset, data),
+            (Place::Device, at) => {
+                if let Err(error) = self.device.read(at, data) {
                     tracing::debug!(device = %self.address, "BAR {index}: {error}");
                     data.fill(0xff);
                 }
             }
-            Place::Nowhere => data.fill(0xff),
+            (Place::Nowhere, _) => data.fill(0xff),
         }
     }
 
     fn write_bar(&mut self, index: usize, untrusted_offset: u64, untrusted_data: &[u8]) {
         match self.place_of(index, untrusted_offset, untrusted_data.len()) {
-            Place::Table(offset) => self.interrupts.write_table(offset, untrusted_data),
-            Place::Device(region) => {
-                if let Err(error) = self.device.write(region, untrusted_offset, untrusted_data) {
+            (Place::Table(offset), _) => self.interrupts.write_table(offset, untrusted_data),
+            (Place::Device, at) => {
+                if let Err(error) = self.device.write(at, untrusted_data) {
                     tracing::debug!(device = %self.address, "BAR {index}: {error}");
                 }
             }
-            Place::Pending(_) | Place::Nowhere => {}
+            (Place::Pending(_) | Place::Nowhere, _) => {}
         }
     }
 
-    /// What lies at an offset of a BAR. The device's own table is nobody's but the host's: an access
-    /// that begins in it, or reaches into it, ends at ours.
-    fn place_of(&self, index: usize, untrusted_offset: u64, length: usize) -> Place<'_> {
+    /// What lies at an offset of a BAR, and, if the device is asked, where that is in its file.
+    fn place_of(&self, index: usize, untrusted_offset: u64, length: usize) -> (Place, u64) {
         let Some(bar) = self.bars.iter().find(|bar| bar.index == index) else {
-            return Place::Nowhere;
+            return (Place::Nowhere, 0);
         };
-        let Some(end) = untrusted_offset.checked_add(length as u64) else {
-            return Place::Nowhere;
-        };
-        if end > bar.region.size {
-            return Place::Nowhere;
-        }
-        if let Some(table) = &self.table {
-            let overlaps = |start: u64, size: u64| untrusted_offset < start + size && end > start;
-            if table.table_bar == index && overlaps(table.table_offset, table.table_length()) {
-                let offset = untrusted_offset.checked_sub(table.table_offset);
-                return offset.map_or(Place::Nowhere, Place::Table);
-            }
-            if table.pending_bar == index && overlaps(table.pending_offset, table.pending_length())
-            {
-                let offset = untrusted_offset.checked_sub(table.pending_offset);
-                return offset.map_or(Place::Nowhere, Place::Pending);
-            }
-        }
-        Place::Device(&bar.region)
+        let (table, region) = (self.table.as_ref(), &bar.region);
+        let place = registers::place(table, index, region.size, untrusted_offset, length);
+        (place, region.offset.saturating_add(untrusted_offset))
     }
-}
-
-enum Place<'a> {
-    Table(u64),
-    Pending(u64),
-    Device(&'a Region),
-    Nowhere,
 }
 
 impl PciFunction for VfioFunction {
@@ -398,41 +372,15 @@ fn bars(
             "its registers cannot be read and written",
         ));
     }
-    if let Messages::Msix(table) = messages {
-        let holds = |index: usize, offset: u64, length: u64| {
-            let mut all = bars.iter();
-            all.any(|(plan, _)| plan.index == index && offset + length <= plan.size)
-        };
-        if !holds(table.table_bar, table.table_offset, table.table_length())
-            || !holds(
-                table.pending_bar,
-                table.pending_offset,
-                table.pending_length(),
-            )
-        {
-            return Err(unusable(
-                address,
-                "its MSI-X table lies outside of its BARs",
-            ));
-        }
+    if let Messages::Msix(table) = messages
+        && !registers::holds(bars.iter().map(|(plan, _)| plan), &table)
+    {
+        return Err(unusable(
+            address,
+            "its MSI-X table lies outside of its BARs",
+        ));
     }
     Ok(bars)
-}
-
-/// What of a BAR must be trapped.
-fn tables_in(table: &MsixTable, bar: usize) -> Vec<std::ops::Range<u64>> {
-    let all = [
-        (table.table_bar, table.table_offset, table.table_length()),
-        (
-            table.pending_bar,
-            table.pending_offset,
-            table.pending_length(),
-        ),
-    ];
-    all.into_iter()
-        .filter(|(index, ..)| *index == bar)
-        .map(|(_, offset, length)| offset..offset + length)
-        .collect()
 }
 
 /// Shows all RAM of the guest to the device. This pins it: every page exists from now on.

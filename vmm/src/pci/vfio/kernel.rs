@@ -283,14 +283,14 @@ impl Device {
         exchange(self.file.as_raw_fd(), DEVICE_SET_IRQS, &mut bytes).map(drop)
     }
 
-    /// Reads from a region. `offset` and length must lie within it.
-    pub fn read(&self, region: &Region, offset: u64, data: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(data, region.offset + offset)
+    /// Reads at a place of the device's file, which must lie within a region.
+    pub fn read(&self, at: u64, data: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(data, at)
     }
 
-    /// Writes to a region. `offset` and length must lie within it.
-    pub fn write(&self, region: &Region, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(data, region.offset + offset)
+    /// Writes at a place of the device's file, which must lie within a region.
+    pub fn write(&self, at: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(data, at)
     }
 
     /// Maps `length` bytes of a region from `offset` on.

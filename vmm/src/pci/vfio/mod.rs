@@ -23,5 +23,6 @@ pub mod host;
 pub mod interrupts;
 pub mod kernel;
 pub mod layout;
+pub mod registers;
 
 pub use error::VfioError;
