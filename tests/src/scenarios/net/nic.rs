@@ -69,7 +69,7 @@ fn add(options: &mut BootOptions, flag: &str, value: &str) {
 /// The shell words that run a guest with the card as the desktop user, who may lock `limit` KiB.
 fn guest(limit: &str, more: &str) -> String {
     format!(
-        "ulimit -l {limit}; exec setpriv --reuid=1000 --regid=1000 --init-groups bulkhead-vmm run \
+        "ulimit -l {limit}; exec timeout -s KILL 200 setpriv --reuid=1000 --regid=1000 --init-groups bulkhead-vmm run \
          --name net --memory 256M --kernel {IMAGES}/guest/vmlinux \
          --initramfs {IMAGES}/guest/initramfs.cpio \
          --disk {IMAGES}/templates/apps/root.erofs,ro,id=root \
@@ -169,11 +169,12 @@ fn in_the_guest(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
          (BULKHEAD_LOG=info; export BULKHEAD_LOG; {guest}) < typed > console.txt 2> vmm.txt & vmm=$!; \
          for i in $(seq 600); do test -s console.txt && break; kill -0 $vmm || break; sleep 0.1; done; \
          echo 'cat /dev/vdb > /tmp/p; chmod +x /tmp/p; /tmp/p {OWN} {SERVER} {BYTES}; \
-               cat /proc/interrupts; echo o > /proc/sysrq-trigger' >&3; \
+               cat /proc/interrupts' >&3; \
          for i in $(seq 300); do grep -q 'nic-probe: {{' console.txt && break; \
              kill -0 $vmm || break; sleep 0.1; done; \
          echo HOST: $(ls /sys/class/net) $(basename $(readlink $device/driver)); \
          ({second}) 2>&1 | sed 's/^/SECOND: /' || true; \
+         echo 'echo o > /proc/sysrq-trigger' >&3; \
          for i in $(seq 300); do kill -0 $vmm 2>/dev/null || break; sleep 0.1; done; \
          status=0; kill $vmm 2>/dev/null || true; wait $vmm || status=$?; \
          echo STATUS: $status; cat vmm.txt serial.txt console.txt",
@@ -204,6 +205,10 @@ fn in_the_guest(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
     check!(
         told.contains("HOST: lo vfio-pci"),
         "the host while the guest has the card: {told}"
+    );
+    check!(
+        told.contains("SECOND: bulkhead-vmm: PCI device") && told.contains("another guest"),
+        "a second guest was not refused: {told}"
     );
     check!(
         told.contains("STATUS: 0"),

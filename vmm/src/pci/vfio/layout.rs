@@ -113,7 +113,8 @@ mod tests {
             mapped_parts(0x8000, &[(0, 0x8000)], &[0x2010..0x2050, 0x3000..0x3008]),
             [(0, 0x2000), (0x4000, 0x4000)]
         );
-        assert_eq!(mapped_parts(0x1000, &[(0, 0x1000)], &[0..0x40]), []);
+        let table = std::iter::once(0..0x40).collect::<Vec<_>>();
+        assert_eq!(mapped_parts(0x1000, &[(0, 0x1000)], &table), []);
         // A BAR smaller than a page shares its page with others.
         assert_eq!(mapped_parts(0x100, &[(0, 0x100)], &[]), []);
         assert_eq!(
