@@ -6,8 +6,8 @@ use std::os::fd::FromRawFd;
 use std::path::PathBuf;
 
 use bulkhead_vmm_api::{
-    ConsoleConfig, DiskConfig, GpuBackend, GpuConfig, GuestConnections, Socket, Source, VmConfig,
-    VsockConfig,
+    ConsoleConfig, DiskConfig, GpuBackend, GpuConfig, GuestConnections, Socket, Source, VfioConfig,
+    VmConfig, VsockConfig,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -104,6 +104,12 @@ struct RunArguments {
     #[arg(long, value_name = "wayland=PATH[,backend=NAME]")]
     gpu: Option<String>,
 
+    /// A physical PCI device that the guest gets; it must be bound to vfio-pci, alone in its IOMMU
+    /// group, and this process must be allowed to lock as much memory as the guest has. ADDRESS is
+    /// as in 0000:01:00.0
+    #[arg(long = "vfio", value_name = "ADDRESS")]
+    vfio: Vec<String>,
+
     /// Listen for control commands on this path
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
@@ -140,6 +146,14 @@ impl RunArguments {
             console: self.console.as_deref().map(parse_console).transpose()?,
             vsock: self.vsock.as_deref().map(parse_vsock).transpose()?,
             nets: Vec::new(),
+            vfio: self
+                .vfio
+                .into_iter()
+                .map(|address| VfioConfig {
+                    address,
+                    opened: None,
+                })
+                .collect(),
             gpu: self.gpu.as_deref().map(parse_gpu).transpose()?,
             control: self.control.map(Socket::Path),
         })
@@ -272,7 +286,8 @@ mod tests {
     fn the_example_means_what_it_says() {
         let config = parse(
             "--kernel k --initramfs i --disk r,ro,id=root --disk h --memory 2G --cpus 2 \
-             --console stdio --vsock cid=3,socket=/v,guest=/g --gpu wayland=/w --control /c",
+             --console stdio --vsock cid=3,socket=/v,guest=/g --gpu wayland=/w --control /c \
+             --vfio 0000:01:00.0",
         )
         .unwrap();
         assert_eq!(config.memory_mib, 2048);
@@ -280,6 +295,7 @@ mod tests {
         assert!(config.disks[0].read_only && !config.disks[1].read_only);
         assert_eq!(config.disks[1].id, "disk1");
         assert_eq!(config.vsock.unwrap().cid, 3);
+        assert_eq!(config.vfio[0].address, "0000:01:00.0");
         assert_eq!(config.gpu.unwrap().backend, GpuBackend::Native);
         let config = parse("--kernel k --gpu wayland=/w,backend=rutabaga").unwrap();
         let gpu = config.gpu.unwrap();

@@ -42,7 +42,7 @@ impl E2e {
         let any = |place: fn(&Place) -> bool| chosen.iter().any(|s| place(&s.run));
         let images = Images {
             // The scenarios on this machine need the host's programs.
-            host: any(|place| matches!(place, Place::Host(_) | Place::Here(_)))
+            host: any(|place| matches!(place, Place::Host(_) | Place::OwnHost(_) | Place::Here(_)))
                 .then(|| builder.host(true, true))
                 .transpose()?,
             disk: any(|place| matches!(place, Place::Disk(_)))

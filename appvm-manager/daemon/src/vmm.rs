@@ -109,6 +109,7 @@ impl Launch<'_> {
             gpu,
             control: Some(Socket::Fd(self.control.as_raw_fd())),
             kvm: None,
+            vfio: Vec::new(),
         };
         let json = serde_json::to_vec(&machine).map_err(io::Error::other)?;
         let memfd = rustix::fs::memfd_create("vm-config", rustix::fs::MemfdFlags::CLOEXEC)?;

@@ -118,7 +118,16 @@ fn mount_early() -> Result<(), BootError> {
 }
 
 /// Modules that nothing waits for on the way to the root.
-const LATE_MODULES: &[&str] = &["kvm", "irqbypass", "ccp", "tun", "vsock", "button"];
+const LATE_MODULES: &[&str] = &[
+    "kvm",
+    "irqbypass",
+    "ccp",
+    "tun",
+    "vsock",
+    "button",
+    "virtio_net",
+    "vfio",
+];
 
 /// Loads what the list names, and returns the thread that loads the slow ones: they take half of
 /// an emulated machine's boot, and there are two processors. A module that does not load is no

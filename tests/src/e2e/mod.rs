@@ -8,6 +8,7 @@ pub mod context;
 pub mod desktop;
 pub mod disk;
 pub mod here;
+pub mod own_host;
 pub mod picture;
 pub mod runner;
 
@@ -68,6 +69,8 @@ pub enum Place {
     Host(fn(&context::Context<'_>) -> Outcome),
     /// On the bootable disk image, in machines of the scenario's own.
     Disk(fn(&disk::DiskContext<'_>) -> Outcome),
+    /// In test hosts that the scenario boots itself, with devices of its own.
+    OwnHost(fn(&own_host::OwnHostContext<'_>) -> Outcome),
     /// On this machine, without emulation: what is measured in milliseconds.
     Here(fn(&here::HereContext<'_>) -> Outcome),
 }

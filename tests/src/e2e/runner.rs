@@ -9,6 +9,7 @@ use bulkhead_image::desktop::DesktopImage;
 use super::context::{Context, GUEST_HAS_CRASHED, GUEST_HAS_PANICKED};
 use super::disk::DiskContext;
 use super::here::HereContext;
+use super::own_host::OwnHostContext;
 use super::{Outcome, Place, Scenario, name_matches};
 use crate::machine::{Accelerator, BootOptions, Machine, best_accelerator};
 
@@ -79,11 +80,14 @@ pub fn run(scenarios: &[Scenario], images: &Images, target: &Path) -> Result<Tal
         eprintln!("scenario {}: {}", scenario.name, scenario.about);
         let (outcome, consoles) = match scenario.run {
             Place::Host(run) => in_host(run, &mut machine, images, &folder)?,
+            Place::OwnHost(run) => {
+                end(machine.take())?;
+                let host = images.host.as_ref().ok_or("there is no test host")?;
+                let outcome = run(&OwnHostContext::new(host, &folder));
+                (outcome, console_logs(&folder))
+            }
             Place::Disk(run) => {
-                // One emulated machine at a time.
-                if let Some(machine) = machine.take() {
-                    machine.power_off().map_err(|e| e.to_string())?;
-                }
+                end(machine.take())?;
                 let image = images.disk.as_ref().ok_or("there is no disk image")?;
                 let outcome = run(&DiskContext::new(image, &folder, images.long));
                 (outcome, serial_logs(&folder))
@@ -123,10 +127,15 @@ pub fn run(scenarios: &[Scenario], images: &Images, target: &Path) -> Result<Tal
             }
         }
     }
-    if let Some(machine) = machine {
-        machine.power_off().map_err(|e| e.to_string())?;
-    }
+    end(machine)?;
     Ok(tally)
+}
+
+/// Ends the host that scenarios share: one emulated machine at a time.
+fn end(machine: Option<Machine>) -> Result<(), String> {
+    machine.map_or(Ok(()), |machine| {
+        machine.power_off().map_err(|e| e.to_string())
+    })
 }
 
 /// Runs a scenario in the test host, booted if it is not. The second answer is the host's console.
@@ -176,6 +185,21 @@ fn serial_logs(folder: &Path) -> String {
     let machines = std::fs::read_dir(folder).into_iter().flatten().flatten();
     machines
         .filter_map(|entry| std::fs::read(entry.path().join("serial.log")).ok())
+        .map(|log| String::from_utf8_lossy(&log).into_owned())
+        .collect()
+}
+
+/// What test hosts of a scenario's own said on their consoles.
+fn console_logs(folder: &Path) -> String {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    files
+        .filter(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .ends_with("-console.log")
+        })
+        .filter_map(|entry| std::fs::read(entry.path()).ok())
         .map(|log| String::from_utf8_lossy(&log).into_owned())
         .collect()
 }

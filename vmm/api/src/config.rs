@@ -92,6 +92,32 @@ fn default_mtu() -> u16 {
     1500
 }
 
+/// A physical PCI device that belongs to the guest, by VFIO.
+///
+/// The guest's RAM is pinned for it, and counts against the process's limit of locked memory
+/// (`RLIMIT_MEMLOCK`), once for each such device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VfioConfig {
+    /// Its address on the host, as in `0000:01:00.0`.
+    pub address: String,
+    /// What is open already. When absent, the VMM looks into `/sys`, checks that the device is alone
+    /// in its IOMMU group and bound to vfio-pci, and opens `/dev/vfio` itself; with descriptors, whoever
+    /// opened them has checked that.
+    #[serde(default)]
+    pub opened: Option<VfioDescriptors>,
+}
+
+/// Descriptors of a legacy VFIO container, already open in the VMM's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VfioDescriptors {
+    /// `/dev/vfio/N`, the device's IOMMU group.
+    pub group: i32,
+    /// `/dev/vfio/vfio`, a container that is this device's alone.
+    pub container: i32,
+}
+
 /// Which implementation of the cross-domain protocol a virtio-gpu device has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -205,6 +231,9 @@ pub struct VmConfig {
     /// Network cards, in the order in which the guest finds them.
     #[serde(default)]
     pub nets: Vec<NetConfig>,
+    /// Physical devices, in the order in which the guest finds them.
+    #[serde(default)]
+    pub vfio: Vec<VfioConfig>,
     /// Windows.
     #[serde(default)]
     pub gpu: Option<GpuConfig>,
@@ -225,10 +254,14 @@ mod tests {
             "serial":{"path":"/s"}, "console":"stdio",
             "vsock":{"cid":3,"host_socket":{"path":"/v"},"guest_connections":{"path_prefix":"/p"}},
             "nets":[{"socket":8,"mac":"02:00:00:00:00:01"}],
+            "vfio":[{"address":"0000:01:00.0"},
+                    {"address":"0000:02:00.0","opened":{"group":10,"container":11}}],
             "gpu":{"wayland":"/w"}, "control":{"fd":9} }"#;
         let config: VmConfig = serde_json::from_str(text).unwrap();
         assert_eq!(config.console, Some(ConsoleConfig::Stdio));
         assert_eq!(config.nets.first().map(|net| net.mtu), Some(1500));
+        let opened = config.vfio.last().and_then(|device| device.opened);
+        assert_eq!(opened.map(|fds| (fds.group, fds.container)), Some((10, 11)));
         assert_eq!(config.gpu, Some(GpuConfig::new("/w".into())));
         let again: VmConfig =
             serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();

@@ -11,7 +11,7 @@ mod exit;
 
 pub use config::{
     ConsoleConfig, DiskConfig, GpuBackend, GpuConfig, GuestConnections, NetConfig, Socket, Source,
-    VmConfig, VsockConfig,
+    VfioConfig, VfioDescriptors, VmConfig, VsockConfig,
 };
 pub use control::{ControlCommand, ControlEvent, ControlReply, ControlRequest, VmState};
 pub use exit::ExitStatus;

@@ -7,7 +7,7 @@ pub mod images;
 use std::fs::File;
 
 use bulkhead_vmm_api::{
-    ConsoleConfig, DiskConfig, GpuConfig, GuestConnections, NetConfig, Source, VmConfig,
+    ConsoleConfig, DiskConfig, GpuConfig, GuestConnections, NetConfig, Source, VfioConfig, VmConfig,
 };
 use rustix::net::SocketType;
 
@@ -16,6 +16,7 @@ use crate::devices::virtio::console::{Endpoint, terminal::RawMode};
 use crate::devices::virtio::net::device::BadMac;
 use crate::devices::virtio::net::{Mac, Net, Port};
 use crate::devices::virtio::vsock::GuestTarget;
+use crate::pci::vfio::{VfioError, address::PciAddress, host::Opened};
 use files::{FileError, Inherited, ListeningSocket, Named};
 
 /// Most processors of a guest.
@@ -72,6 +73,9 @@ pub enum ConfigError {
         /// The descriptor.
         fd: i32,
     },
+    /// A physical device.
+    #[error(transparent)]
+    Vfio(#[from] VfioError),
     /// The guest's vsock address.
     #[error("vsock cid {cid}: choose 3 to 4294967294")]
     Cid {
@@ -124,6 +128,8 @@ pub struct Prepared {
     pub vsock: Option<Vsock>,
     /// Network cards.
     pub nets: Vec<Net>,
+    /// Physical devices.
+    pub vfio: Vec<Opened>,
     /// Windows.
     pub gpu: Option<GpuConfig>,
     /// The control socket.
@@ -205,6 +211,14 @@ pub fn prepare(config: VmConfig) -> Result<Prepared, ConfigError> {
     for net in &config.nets {
         nets.push(prepare_net(&mut inherited, net)?);
     }
+    let mut vfio: Vec<Opened> = Vec::with_capacity(config.vfio.len());
+    for device in &config.vfio {
+        let opened = prepare_vfio(&mut inherited, device)?;
+        if vfio.iter().any(|other| other.address == opened.address) {
+            return Err(VfioError::Twice(opened.address).into());
+        }
+        vfio.push(opened);
+    }
     if let Some(gpu) = &config.gpu
         && !(gpu.window_mib.is_power_of_two() && gpu.window_mib <= 65536)
     {
@@ -234,6 +248,7 @@ pub fn prepare(config: VmConfig) -> Result<Prepared, ConfigError> {
         console,
         vsock,
         nets,
+        vfio,
         gpu: config.gpu,
         control,
     })
@@ -266,6 +281,18 @@ fn prepare_net(inherited: &mut Inherited, net: &NetConfig) -> Result<Net, Config
         Ok(SocketType::SEQPACKET) => Ok(Net::new(Port::new(socket), mac, net.mtu)),
         _ => Err(ConfigError::NetSocket { fd: net.socket }),
     }
+}
+
+fn prepare_vfio(inherited: &mut Inherited, device: &VfioConfig) -> Result<Opened, ConfigError> {
+    let address: PciAddress = device.address.parse().map_err(VfioError::Address)?;
+    Ok(match device.opened {
+        Some(fds) => {
+            let group = inherited.take("VFIO group", fds.group)?;
+            let container = inherited.take("VFIO container", fds.container)?;
+            Opened::handed_over(address, group, container)
+        }
+        None => Opened::open(address)?,
+    })
 }
 
 fn prepare_console(

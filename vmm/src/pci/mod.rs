@@ -6,3 +6,4 @@
 pub mod config_space;
 pub mod msix;
 pub mod root;
+pub mod vfio;

@@ -97,6 +97,8 @@ pub fn build(mut prepared: Prepared) -> Result<Vm, VmError> {
         vcpus,
         buses: Arc::new(buses),
         functions: placed.functions,
+        passed: placed.passed,
+        _groups: placed.groups,
         pm1,
         gpu_stats,
         exit,
@@ -105,6 +107,7 @@ pub fn build(mut prepared: Prepared) -> Result<Vm, VmError> {
         _sockets: placed.sockets,
         memory,
         _windows: placed.windows,
+        _registers: placed.registers,
     })
 }
 

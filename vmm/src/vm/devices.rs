@@ -1,10 +1,14 @@
-//! Which virtio devices a guest gets, in which order, and where they lie.
+//! Which devices a guest gets, in which order, and where they lie.
 //!
 //! A new device is added in [`add_all`], and nowhere else in the VM's construction.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
+use kvm_bindings::{
+    KVM_DEV_VFIO_GROUP, KVM_DEV_VFIO_GROUP_ADD, kvm_create_device, kvm_device_attr,
+    kvm_device_type_KVM_DEV_TYPE_VFIO,
+};
+use kvm_ioctls::{DeviceFd, IoEventAddress, NoDatamatch, VmFd};
 
 use super::VmError;
 use super::build::set_memory_slot;
@@ -25,6 +29,10 @@ use crate::irq::IrqRouter;
 use crate::memory::host_window::HostVisibleWindow;
 use crate::memory::{self, GuestMemory};
 use crate::pci::root::{HostBridge, PciBus};
+use crate::pci::vfio::function::{Attached, BarAccess, VfioFunction};
+use crate::pci::vfio::host::Opened;
+use crate::pci::vfio::kernel::Mapping;
+use crate::pci::vfio::layout::{BarPlan, PAGE};
 
 /// Adds every device of the configuration. Returns the counters of the GPU.
 pub fn add_all(placer: &mut Placer, prepared: Prepared) -> Result<Option<Arc<Stats>>, VmError> {
@@ -44,6 +52,9 @@ pub fn add_all(placer: &mut Placer, prepared: Prepared) -> Result<Option<Arc<Sta
     for net in prepared.nets {
         placer.add("net", Box::new(net))?;
     }
+    for device in prepared.vfio {
+        placer.add_passed(device)?;
+    }
     let mut gpu_stats = None;
     if let Some(gpu) = &prepared.gpu {
         let device = Gpu::new(gpu);
@@ -52,6 +63,9 @@ pub fn add_all(placer: &mut Placer, prepared: Prepared) -> Result<Option<Arc<Sta
     }
     Ok(gpu_stats)
 }
+
+/// The largest BAR of a physical device that is put below 4 GiB, if it need not lie there.
+const MAX_LOW_BAR: u64 = 64 << 20;
 
 /// Gives devices their slots, addresses and interrupts.
 pub struct Placer {
@@ -62,7 +76,12 @@ pub struct Placer {
     bus: PciBus,
     functions: Vec<(u64, Arc<Mutex<VirtioPci>>)>,
     windows: Vec<Arc<HostVisibleWindow>>,
+    passed: Vec<Arc<Mutex<VfioFunction>>>,
+    registers: Vec<Mapping>,
+    /// KVM's view of the passed devices' groups.
+    groups: Option<DeviceFd>,
     sockets: Vec<SocketPath>,
+    next_slot: u32,
     next_bar: u64,
     high_start: u64,
     next_high: u64,
@@ -77,6 +96,12 @@ pub struct Placed {
     pub functions: Vec<Arc<Mutex<VirtioPci>>>,
     /// Windows, to be kept for as long as the VM.
     pub windows: Vec<Arc<HostVisibleWindow>>,
+    /// Physical devices on the bus.
+    pub passed: Vec<Arc<Mutex<VfioFunction>>>,
+    /// Their mapped registers, to be kept for as long as the VM.
+    pub registers: Vec<Mapping>,
+    /// KVM's view of their groups, to be kept as well.
+    pub groups: Option<DeviceFd>,
     /// Sockets to remove in the end.
     pub sockets: Vec<SocketPath>,
     /// The range of addresses of the windows.
@@ -106,7 +131,12 @@ impl Placer {
             bus,
             functions: Vec::new(),
             windows: Vec::new(),
+            passed: Vec::new(),
+            registers: Vec::new(),
+            groups: None,
             sockets: Vec::new(),
+            // RAM has at most the first two slots.
+            next_slot: 2,
             next_bar: layout::PCI_MEMORY,
             high_start,
             next_high: high_start,
@@ -120,11 +150,7 @@ impl Placer {
             name: name.to_owned(),
             why,
         };
-        let bar = self.next_bar;
-        if bar + BAR_SIZE > layout::PCI_MEMORY + layout::PCI_MEMORY_LEN {
-            return Err(VmError::Layout("no room for another BAR".into()));
-        }
-        self.next_bar += BAR_SIZE;
+        let bar = self.take_low(BAR_SIZE)?;
         let window = match device.shared_memory() {
             Some(region) => Some(self.add_window(region.length)?),
             None => None,
@@ -175,22 +201,113 @@ impl Placer {
     fn add_window(&mut self, length: u64) -> Result<(u64, Arc<HostVisibleWindow>), VmError> {
         let window =
             HostVisibleWindow::new(length).map_err(|error| VmError::Layout(error.to_string()))?;
-        let too_big = || VmError::Window { mib: length >> 20 };
+        let address = self.take_high(length)?;
+        let window = Arc::new(window);
+        let slot = self.take_slot();
+        set_memory_slot(&self.vm, slot, address, length, window.host_address())?;
+        self.windows.push(window.clone());
+        Ok((address, window))
+    }
+
+    /// Gives the guest a physical device.
+    fn add_passed(&mut self, device: Opened) -> Result<(), VmError> {
+        let attached = Attached::new(device, &self.memory)?;
+        let address = attached.address();
+        self.tell_kvm(attached.group_fd())?;
+        let addresses = attached
+            .bars()
+            .map(|bar| self.take_bar(&bar))
+            .collect::<Result<Vec<u64>, VmError>>()?;
+        let gsis: Vec<u32> = (0..attached.interrupts())
+            .map(|_| self.router.allocate())
+            .collect();
+        let function = attached.place(&addresses, &gsis, self.router.clone())?;
+        for part in function.map_parts()? {
+            let (slot, host) = (self.take_slot(), part.mapping.host_address());
+            // Kept before KVM knows it.
+            self.registers.push(part.mapping);
+            set_memory_slot(&self.vm, slot, part.guest_address, part.length, host)?;
+        }
+        let function = Arc::new(Mutex::new(function));
+        self.bus
+            .add(function.clone())
+            .map_err(|error| VmError::DeviceSetup {
+                name: address.to_string(),
+                why: error.to_string(),
+            })?;
+        tracing::info!(device = %address, "belongs to the guest");
+        self.passed.push(function);
+        Ok(())
+    }
+
+    /// Tells KVM of a group: it then knows whether the devices see the processor's caches.
+    fn tell_kvm(&mut self, group: i32) -> Result<(), VmError> {
+        let groups = match self.groups.take() {
+            Some(groups) => groups,
+            None => {
+                let mut device = kvm_create_device {
+                    type_: kvm_device_type_KVM_DEV_TYPE_VFIO,
+                    ..Default::default()
+                };
+                self.vm
+                    .create_device(&mut device)
+                    .map_err(VmError::kvm("preparing for physical devices"))?
+            }
+        };
+        let attribute = kvm_device_attr {
+            group: KVM_DEV_VFIO_GROUP,
+            attr: u64::from(KVM_DEV_VFIO_GROUP_ADD),
+            addr: &raw const group as u64,
+            flags: 0,
+        };
+        let told = groups.set_device_attr(&attribute);
+        self.groups = Some(groups);
+        told.map_err(VmError::kvm("adding a physical device"))
+    }
+
+    /// An address for a physical device's BAR: below 4 GiB where it fits, as some drivers expect.
+    fn take_bar(&mut self, bar: &BarPlan) -> Result<u64, VmError> {
+        // Two devices never share a page.
+        let size = bar.size.max(PAGE);
+        if bar.is_64bit && size > MAX_LOW_BAR {
+            self.take_high(size)
+        } else {
+            self.take_low(size)
+        }
+    }
+
+    /// A range of addresses below 4 GiB, aligned to its size.
+    fn take_low(&mut self, size: u64) -> Result<u64, VmError> {
+        let full = || VmError::Layout("no room for another BAR".into());
+        let address = self.next_bar.checked_next_multiple_of(size);
+        let address = address.ok_or_else(full)?;
+        let end = address.checked_add(size).ok_or_else(full)?;
+        if end > layout::PCI_MEMORY + layout::PCI_MEMORY_LEN {
+            return Err(full());
+        }
+        self.next_bar = end;
+        Ok(address)
+    }
+
+    /// A range of addresses above all RAM, aligned to its size.
+    fn take_high(&mut self, size: u64) -> Result<u64, VmError> {
+        let too_big = || VmError::Window { mib: size >> 20 };
         let address = self
             .next_high
-            .checked_next_multiple_of(length)
+            .checked_next_multiple_of(size)
             .ok_or_else(too_big)?;
-        let end = address.checked_add(length).ok_or_else(too_big)?;
+        let end = address.checked_add(size).ok_or_else(too_big)?;
         if end > self.high_limit {
             return Err(too_big());
         }
         self.next_high = end;
-        let window = Arc::new(window);
-        // RAM has at most the first two slots.
-        let slot = 2 + self.windows.len() as u32;
-        set_memory_slot(&self.vm, slot, address, length, window.host_address())?;
-        self.windows.push(window.clone());
-        Ok((address, window))
+        Ok(address)
+    }
+
+    fn take_slot(&mut self) -> u32 {
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        slot
     }
 
     /// Puts all functions on the memory bus.
@@ -202,6 +319,22 @@ impl Placer {
                 .map_err(|error| VmError::Layout(error.to_string()))?;
             functions.push(function);
         }
+        for function in &self.passed {
+            let ranges: Vec<_> = function
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .ranges()
+                .collect();
+            for (index, address, length) in ranges {
+                let access = BarAccess {
+                    function: function.clone(),
+                    index,
+                };
+                memory_bus
+                    .insert(address, length, Arc::new(Mutex::new(access)))
+                    .map_err(|error| VmError::Layout(error.to_string()))?;
+            }
+        }
         let high_window = (self.next_high > self.high_start).then(|| HighWindow {
             start: self.high_start,
             length: self.next_high - self.high_start,
@@ -210,6 +343,9 @@ impl Placer {
             bus: Arc::new(self.bus),
             functions,
             windows: self.windows,
+            passed: self.passed,
+            registers: self.registers,
+            groups: self.groups,
             sockets: self.sockets,
             high_window,
         })

@@ -7,7 +7,7 @@ pub mod run;
 use std::sync::{Arc, Mutex};
 
 use bulkhead_vmm_api::VmConfig;
-use kvm_ioctls::VcpuFd;
+use kvm_ioctls::{DeviceFd, VcpuFd};
 
 use crate::arch::pvh::LoadError;
 use crate::config::files::{ListeningSocket, SocketPath};
@@ -19,6 +19,9 @@ use crate::devices::virtio::transport::{TransportError, VirtioPci};
 use crate::exit::{ExitReason, ExitSignal};
 use crate::memory::GuestMemory;
 use crate::memory::host_window::HostVisibleWindow;
+use crate::pci::vfio::VfioError;
+use crate::pci::vfio::function::VfioFunction;
+use crate::pci::vfio::kernel::Mapping;
 use crate::vcpu::Buses;
 
 /// Why a guest could not be started or run.
@@ -82,6 +85,9 @@ pub enum VmError {
         /// The reason, with what to do.
         why: String,
     },
+    /// A physical device cannot be given to the guest.
+    #[error(transparent)]
+    Vfio(#[from] VfioError),
     /// The VM's own layout is at fault.
     #[error("layout: {0}")]
     Layout(String),
@@ -115,6 +121,8 @@ pub struct Vm {
     vcpus: Vec<VcpuFd>,
     buses: Arc<Buses>,
     functions: Vec<Arc<Mutex<VirtioPci>>>,
+    passed: Vec<Arc<Mutex<VfioFunction>>>,
+    _groups: Option<DeviceFd>,
     pm1: Arc<Mutex<Pm1>>,
     exit: ExitSignal,
     control: Option<ListeningSocket>,
@@ -123,6 +131,7 @@ pub struct Vm {
     _sockets: Vec<SocketPath>,
     memory: GuestMemory,
     _windows: Vec<Arc<HostVisibleWindow>>,
+    _registers: Vec<Mapping>,
 }
 
 /// Runs the guest that `config` describes until it ends.

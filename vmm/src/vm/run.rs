@@ -60,6 +60,12 @@ impl Vm {
                 .unwrap_or_else(PoisonError::into_inner)
                 .stop();
         }
+        for function in &self.passed {
+            function
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .stop();
+        }
         let reason = reason?;
         tracing::info!(domain = %self.name, "{reason}");
         for client in &mut clients {

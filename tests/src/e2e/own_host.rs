@@ -1,0 +1,70 @@
+//! What a scenario in test hosts of its own holds: the images, and a folder for logs. Such a scenario
+//! boots machines with devices that no other scenario should meet.
+
+use std::path::{Path, PathBuf};
+
+use bulkhead_image::builder::HostImages;
+
+use super::{Failure, Outcome};
+use crate::machine::{BootOptions, Exec, Machine, Output};
+
+/// One running scenario.
+pub struct OwnHostContext<'a> {
+    images: &'a HostImages,
+    folder: PathBuf,
+}
+
+impl<'a> OwnHostContext<'a> {
+    /// A scenario that boots `images`; logs go to `folder`.
+    pub fn new(images: &'a HostImages, folder: &Path) -> OwnHostContext<'a> {
+        OwnHostContext {
+            images,
+            folder: folder.to_owned(),
+        }
+    }
+
+    /// The scenario's own folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Keeps a file in the scenario's folder.
+    pub fn log(&self, name: &str, bytes: &[u8]) -> Outcome {
+        Ok(std::fs::write(self.folder.join(name), bytes)?)
+    }
+
+    /// What a machine of this scenario boots with; its console is kept as `NAME-console.log`.
+    pub fn options(&self, name: &str) -> BootOptions {
+        BootOptions {
+            console: Some(self.folder.join(format!("{name}-console.log"))),
+            ..BootOptions::new(self.images.clone())
+        }
+    }
+
+    /// Runs a shell script as the machine's administrator, keeps what it said as `NAME.txt`, and
+    /// returns it.
+    pub fn root(&self, machine: &Machine, name: &str, script: &str) -> Result<Output, Failure> {
+        let output = machine.exec(
+            &Exec::shell(script)
+                .as_root()
+                .timeout(std::time::Duration::from_secs(240)),
+        )?;
+        let kept = format!("{:?}\n{}{}", output.exit, output.text(), output.errors());
+        self.log(&format!("{name}.txt"), kept.as_bytes())?;
+        Ok(output)
+    }
+
+    /// As [`OwnHostContext::root`]; any other status than 0 is a failure.
+    pub fn root_ok(&self, machine: &Machine, name: &str, script: &str) -> Result<String, Failure> {
+        let output = self.root(machine, name, script)?;
+        if output.success() {
+            return Ok(output.text());
+        }
+        Err(Failure::new(format!(
+            "{name}: {:?}\nstdout: {}\nstderr: {}",
+            output.exit,
+            output.text(),
+            output.errors()
+        )))
+    }
+}

@@ -1,0 +1,3 @@
+//! The network: cards, and what passes between domains.
+
+pub(super) mod nic;

@@ -1,0 +1,246 @@
+//! A physical network card belongs to a guest: it is there by its driver, its packets pass and its
+//! interrupts arrive, the host has no such interface, and gets the card back in the end. What cannot
+//! be given away is refused with words that say what to do.
+//!
+//! The card is QEMU's virtio-net behind a port of its own and an IOMMU, which takes resets and is as
+//! physical to the host as any other. Its network is QEMU's user network, which leads nowhere but to an
+//! echo server of the test.
+
+use crate::check;
+use crate::e2e::own_host::OwnHostContext;
+use crate::e2e::{Failure, Outcome, Place, Scenario};
+use crate::machine::{Accelerator, BootOptions, Machine, best_accelerator};
+
+pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
+    name: "net-nic",
+    about: "a guest drives a physical network card by VFIO; the host gives it away and gets it back",
+    run: Place::OwnHost(run),
+};
+
+/// The echo server; the emulator's user network delivers it to a process.
+const SERVER: &str = "10.0.2.100:7";
+/// What the card's owner calls itself.
+const OWN: &str = "10.0.2.15";
+/// How much is sent there and back.
+const BYTES: u64 = 1 << 20;
+const NETWORK: &str = "user,id=nic,restrict=on,guestfwd=tcp:10.0.2.100:7-cmd:cat";
+const IMAGES: &str = "/usr/share/bulkhead/images";
+
+/// Shell words that every script begins with: the card's address and its IOMMU group.
+const CARD: &str = "set -e; cd /tmp; \
+    card=$(ls -d /sys/bus/pci/devices/*/ | while read d; do \
+        test \"$(cat $d/vendor $d/device | tr -d '\\n')\" = 0x1af40x1041 && basename $d || true; done); \
+    test -n \"$card\"; device=/sys/bus/pci/devices/$card; \
+    group=$(basename $(readlink $device/iommu_group || echo none)); ";
+
+fn run(context: &OwnHostContext<'_>) -> Outcome {
+    let machine = Machine::boot(&with_iommu(context))?;
+    refused_before(context, &machine)?;
+    bind(context, &machine)?;
+    refused_after(context, &machine)?;
+    in_the_guest(context, &machine)?;
+    given_back(context, &machine)?;
+    machine.power_off()?;
+    without_iommu(context)
+}
+
+fn with_iommu(context: &OwnHostContext<'_>) -> BootOptions {
+    let mut options = context.options("host");
+    options.command_line = "intel_iommu=on iommu=pt".to_owned();
+    if best_accelerator() == Accelerator::Kvm {
+        // Interrupt remapping needs the I/O APIC in the emulator.
+        add(&mut options, "-machine", "kernel-irqchip=split");
+    }
+    let iommu = "intel-iommu,intremap=on,caching-mode=on,device-iotlb=on";
+    add(&mut options, "-device", iommu);
+    add(&mut options, "-netdev", NETWORK);
+    let port = "pcie-root-port,id=port,chassis=9,addr=0x1a";
+    add(&mut options, "-device", port);
+    let card = "virtio-net-pci,bus=port,netdev=nic,disable-legacy=on,iommu_platform=on";
+    add(&mut options, "-device", card);
+    options
+}
+
+fn add(options: &mut BootOptions, flag: &str, value: &str) {
+    let words = [flag.to_owned(), value.to_owned()];
+    options.qemu_arguments.extend(words);
+}
+
+/// The shell words that run a guest with the card as the desktop user, who may lock `limit` KiB.
+fn guest(limit: &str, more: &str) -> String {
+    format!(
+        "ulimit -l {limit}; exec timeout -s KILL 200 setpriv --reuid=1000 --regid=1000 --init-groups bulkhead-vmm run \
+         --name net --memory 256M --kernel {IMAGES}/guest/vmlinux \
+         --initramfs {IMAGES}/guest/initramfs.cpio \
+         --disk {IMAGES}/templates/apps/root.erofs,ro,id=root \
+         --cmdline 'console=ttyS0 quiet panic=-1 cryptomgr.notests bulkhead.name=net' \
+         --vfio $card {more}"
+    )
+}
+
+/// Tries to start a guest, which must be refused with these words.
+fn refused(
+    context: &OwnHostContext<'_>,
+    machine: &Machine,
+    name: &str,
+    prepare: &str,
+    limit: &str,
+    words: &[&str],
+) -> Outcome {
+    let script = format!("{CARD} {prepare} {}", guest(limit, ""));
+    let output = context.root(machine, name, &script)?;
+    let told = output.errors();
+    check!(!output.success(), "{name}: the guest was started: {told}");
+    for word in words {
+        check!(
+            told.contains(word),
+            "{name}: the error does not say {word:?}: {told}"
+        );
+    }
+    let lines = told.lines().filter(|line| !line.trim().is_empty()).count();
+    check!(lines == 1, "{name}: the error is not clear: {told}");
+    Ok(())
+}
+
+fn refused_before(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
+    let words = [
+        "in use by the host's driver virtio-pci",
+        "bind it to vfio-pci first",
+    ];
+    refused(context, machine, "not-bound", "", "unlimited", &words)?;
+    let nothing = "card=0000:77:00.0;";
+    refused(
+        context,
+        machine,
+        "no-device",
+        nothing,
+        "unlimited",
+        &["lspci"],
+    )?;
+    let odd = "card=eth0;";
+    refused(
+        context,
+        machine,
+        "odd-address",
+        odd,
+        "unlimited",
+        &["0000:01:00.0"],
+    )
+}
+
+fn bind(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
+    let script = format!(
+        "{CARD} test -e /sys/class/net/eth0; echo vfio-pci > $device/driver_override; \
+         echo $card > $device/driver/unbind; echo $card > /sys/bus/pci/drivers_probe; \
+         ls -l /dev/vfio; ls /sys/class/net"
+    );
+    let told = context.root_ok(machine, "bind", &script)?;
+    check!(
+        !told.contains("eth0"),
+        "the host still has the card's interface: {told}"
+    );
+    Ok(())
+}
+
+fn refused_after(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
+    refused(
+        context,
+        machine,
+        "no-access",
+        "",
+        "unlimited",
+        &["/dev/vfio/", "give this user"],
+    )?;
+    let own = "chown 1000 /dev/vfio/$group;";
+    let words = [
+        "256 MiB of memory locked",
+        "may lock 8 MiB",
+        "RLIMIT_MEMLOCK",
+    ];
+    refused(context, machine, "memory-lock", own, "8192", &words)
+}
+
+/// Starts the guest, waits for the shell on its console, runs the probe there and switches it off.
+fn in_the_guest(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
+    let more = "--disk probe.img,ro,id=probe --serial serial.txt --console stdio";
+    let script = format!(
+        "{CARD} ulimit -c 0; cp /usr/lib/bulkhead/nic-probe probe.img; truncate -s %4096 probe.img; \
+         touch serial.txt; chown 1000 serial.txt; rm -f typed; mkfifo typed; exec 3<>typed; \
+         (BULKHEAD_LOG=info; export BULKHEAD_LOG; {guest}) < typed > console.txt 2> vmm.txt & vmm=$!; \
+         for i in $(seq 600); do test -s console.txt && break; kill -0 $vmm || break; sleep 0.1; done; \
+         echo 'cat /dev/vdb > /tmp/p; chmod +x /tmp/p; /tmp/p {OWN} {SERVER} {BYTES}; \
+               cat /proc/interrupts' >&3; \
+         for i in $(seq 300); do grep -q 'nic-probe: {{' console.txt && break; \
+             kill -0 $vmm || break; sleep 0.1; done; \
+         echo HOST: $(ls /sys/class/net) $(basename $(readlink $device/driver)); \
+         ({second}) 2>&1 | sed 's/^/SECOND: /' || true; \
+         echo 'echo o > /proc/sysrq-trigger' >&3; \
+         for i in $(seq 300); do kill -0 $vmm 2>/dev/null || break; sleep 0.1; done; \
+         status=0; kill $vmm 2>/dev/null || true; wait $vmm || status=$?; \
+         echo STATUS: $status; cat vmm.txt serial.txt console.txt",
+        guest = guest("400000", more),
+        second = guest("400000", ""),
+    );
+    let told = context.root_ok(machine, "guest", &script)?;
+    let Some(found) = told
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("nic-probe: "))
+    else {
+        return Err(Failure::new(format!(
+            "the guest did not reach the echo server: {told}"
+        )));
+    };
+    let found: serde_json::Value = serde_json::from_str(found)?;
+    eprintln!("  {found}");
+    check!(
+        found["driver"] == "virtio_net",
+        "the guest's driver: {found}"
+    );
+    check!(found["echoed"] == BYTES, "what came back: {found}");
+    let count = |name: &str| found[name].as_u64().unwrap_or(0);
+    check!(
+        count("interrupts_after") > count("interrupts_before") + 10,
+        "its interrupts: {found}"
+    );
+    check!(
+        told.contains("HOST: lo vfio-pci"),
+        "the host while the guest has the card: {told}"
+    );
+    check!(
+        told.contains("SECOND: bulkhead-vmm: PCI device") && told.contains("another guest"),
+        "a second guest was not refused: {told}"
+    );
+    check!(
+        told.contains("STATUS: 0"),
+        "the guest did not switch itself off: {told}"
+    );
+    Ok(())
+}
+
+fn given_back(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
+    let script = format!(
+        "{CARD} echo > $device/driver_override; echo $card > $device/driver/unbind; \
+         echo $card > /sys/bus/pci/drivers_probe; nic-probe {OWN} {SERVER} {BYTES}"
+    );
+    let told = context.root_ok(machine, "given-back", &script)?;
+    check!(
+        told.contains(&format!("\"echoed\":{BYTES}")),
+        "the card on the host again: {told}"
+    );
+    Ok(())
+}
+
+fn without_iommu(context: &OwnHostContext<'_>) -> Outcome {
+    let mut options = context.options("no-iommu");
+    add(&mut options, "-netdev", NETWORK);
+    add(
+        &mut options,
+        "-device",
+        "virtio-net-pci,netdev=nic,disable-legacy=on",
+    );
+    let machine = Machine::boot(&options)?;
+    let words = ["not behind an IOMMU", "intel_iommu=on"];
+    refused(context, &machine, "no-iommu", "", "unlimited", &words)?;
+    machine.power_off()?;
+    Ok(())
+}
