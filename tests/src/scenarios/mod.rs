@@ -10,6 +10,7 @@ mod hostile_wayland;
 mod image;
 mod isolation;
 mod kill;
+mod net;
 mod performance;
 mod pixels;
 mod window;
@@ -37,6 +38,7 @@ pub fn all() -> Vec<Scenario> {
         crossing::clipboard::SCENARIO,
         crossing::drag::SCENARIO,
         crossing::flood::SCENARIO,
+        net::link::SCENARIO,
         performance::SCENARIO,
         image::menu::SCENARIO,
         image::desktop::SCENARIO,

@@ -1,0 +1,3 @@
+//! Domains reach each other over the network only as they are told to.
+
+pub(super) mod link;
