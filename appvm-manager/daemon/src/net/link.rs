@@ -291,8 +291,9 @@ impl State {
     }
 
     async fn unplug(&mut self, name: &str) {
-        self.ports.remove(name);
-        self.remove(name).await;
+        if self.ports.remove(name).is_some() {
+            self.remove(name).await;
+        }
     }
 
     /// A port whose card has gone has gone by itself: that it is not there is no error.
