@@ -72,11 +72,12 @@ struct MetadataTarget {
 /// The crates with programs for hosts. cargo compiles a library with the features that all packages of
 /// a build want together: another set of packages would mean other features, and compiling nearly
 /// everything once more. So whatever is asked for, these are built as one.
-const TOGETHER: [&str; 7] = [
+const TOGETHER: [&str; 8] = [
     "bulkhead-vmm",
     "bulkhead-compositor",
     "bulkheadd",
     "bulkhead-icon",
+    "bulkhead-link",
     "bulkhead-cli",
     "bulkhead-ui",
     "bulkhead-tests",

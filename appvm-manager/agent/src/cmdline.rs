@@ -1,5 +1,17 @@
 //! What the kernel's command line says to the agent.
 
+/// Which network cards the guest has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Net {
+    /// None.
+    #[default]
+    None,
+    /// One to its network domain.
+    Card,
+    /// One for its clients, as a network domain; perhaps one of its own too.
+    Trunk,
+}
+
 /// The words that concern the agent.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct CommandLine {
@@ -7,6 +19,8 @@ pub struct CommandLine {
     pub name: Option<String>,
     /// `bulkhead.root=own`: what is changed of the root is kept, on the volume with the home.
     pub own_root: bool,
+    /// `bulkhead.net=card` or `trunk`: it has network cards; a trunk has VLANs as well.
+    pub net: Net,
     /// `bulkhead.timings`: print each stage with its time.
     pub timings: bool,
 }
@@ -19,6 +33,8 @@ impl CommandLine {
             match word.split_once('=') {
                 Some(("bulkhead.name", name)) => line.name = Some(name.to_owned()),
                 Some(("bulkhead.root", value)) => line.own_root = value == "own",
+                Some(("bulkhead.net", "card")) => line.net = Net::Card,
+                Some(("bulkhead.net", "trunk")) => line.net = Net::Trunk,
                 None if word == "bulkhead.timings" => line.timings = true,
                 Some(("bulkhead.timings", value)) => line.timings = value != "0",
                 _ => {}
@@ -35,18 +51,20 @@ mod tests {
     #[test]
     fn finds_its_words_among_others() {
         let line = CommandLine::parse(
-            "quiet bulkhead.name=work-2 console=ttyS0 bulkhead.root=own bulkhead.timings\n",
+            "quiet bulkhead.name=work-2 console=ttyS0 bulkhead.root=own bulkhead.net=card \
+             bulkhead.timings\n",
         );
         assert_eq!(
             line,
             CommandLine {
                 name: Some("work-2".into()),
                 own_root: true,
+                net: Net::Card,
                 timings: true
             }
         );
         assert_eq!(
-            CommandLine::parse("bulkhead.timings=0 name=x"),
+            CommandLine::parse("bulkhead.timings=0 bulkhead.net=none name=x"),
             CommandLine::default()
         );
     }

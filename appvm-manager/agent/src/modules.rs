@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 
+use crate::cmdline::Net;
 use crate::console::{boot_ms, say};
 use crate::files::check;
 
@@ -16,7 +17,7 @@ const COMPRESSED: libc::c_long = 4;
 
 /// Loads what the boot needs and gives the thread that loads the rest meanwhile: the display's
 /// modules, which take long and which only windows need. What fails is reported and left out.
-pub fn load_all(timings: bool) -> Option<JoinHandle<()>> {
+pub fn load_all(timings: bool, net: Net) -> Option<JoinHandle<()>> {
     let list = match fs::read_to_string(LIST) {
         Ok(list) => list,
         Err(error) => {
@@ -24,7 +25,9 @@ pub fn load_all(timings: bool) -> Option<JoinHandle<()>> {
             return None;
         }
     };
-    let (late, first): (Vec<_>, Vec<_>) = paths(&list).partition(|path| is_for_display(path));
+    let (late, first): (Vec<_>, Vec<_>) = paths(&list)
+        .filter(|path| is_wanted(path, net))
+        .partition(|path| is_for_display(path));
     // Open at once: the initramfs is out of reach when the root has been switched.
     let late: Vec<_> = late
         .into_iter()
@@ -51,6 +54,18 @@ pub fn load_all(timings: bool) -> Option<JoinHandle<()>> {
     }
     rest.inspect_err(|error| say(&format!("thread: {error}")))
         .ok()
+}
+
+/// What a guest has no use for is not there to be attacked, and takes no time.
+fn is_wanted(path: &str, net: Net) -> bool {
+    // 8021q and what it needs; all cards are virtio.
+    let vlans = ["/net/8021q/", "/net/802/", "/net/llc/"];
+    let is_of = |folders: &[&str]| folders.iter().any(|folder| path.contains(folder));
+    match net {
+        Net::None => !is_of(&["/drivers/net/"]) && !is_of(&vlans) && !is_of(&["/net/core/"]),
+        Net::Card => !is_of(&vlans),
+        Net::Trunk => true,
+    }
 }
 
 /// Modules of the display depend on each other only.
@@ -111,6 +126,32 @@ mod tests {
         assert!(!is_for_display(
             "/lib/modules/6.12/kernel/drivers/block/virtio_blk.ko"
         ));
+    }
+
+    #[test]
+    fn network_modules_are_for_guests_with_cards() {
+        let modules = "/lib/modules/6.12/kernel";
+        let path = |rest: &str| format!("{modules}/{rest}.ko.xz");
+        let [card, failover, vlan, llc, vsock] = [
+            "drivers/net/virtio_net",
+            "net/core/failover",
+            "net/8021q/8021q",
+            "net/llc/llc",
+            "net/vmw_vsock/vsock",
+        ]
+        .map(path);
+        for (net, wanted) in [
+            (Net::None, vec![&vsock]),
+            (Net::Card, vec![&card, &failover, &vsock]),
+            (Net::Trunk, vec![&card, &failover, &vlan, &llc, &vsock]),
+        ] {
+            let all = [&card, &failover, &vlan, &llc, &vsock];
+            let found: Vec<_> = all
+                .into_iter()
+                .filter(|path| is_wanted(path, net))
+                .collect();
+            assert_eq!(found, wanted, "{net:?}");
+        }
     }
 
     #[test]

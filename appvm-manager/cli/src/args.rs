@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use calls::{Ask, AskCommand, Transfers};
-pub use domains::{Apply, Clone, Prefs, Rename, Revert, Snapshots};
+pub use domains::{Apply, Clone, Net, Prefs, Rename, Revert, Snapshots};
 
 /// Run applications in domains: virtual machines that show their windows on your desktop, in the
 /// colour of your trust.
@@ -47,6 +47,7 @@ pub enum Command {
     Clone(Clone),
     Rename(Rename),
     Prefs(Prefs),
+    Net(Net),
     Snapshots(Snapshots),
     Revert(Revert),
     Apply(Apply),
@@ -80,7 +81,9 @@ Examples:
   bulkhead create work --label red
   bulkhead create bank --label green --memory 1G --cpus 1 --home-size 2G
   bulkhead create web --label orange --kind named-disposable --tag untrusted
-  bulkhead create lab --label gray --kind standalone --home-size 20G")]
+  bulkhead create lab --label gray --kind standalone --home-size 20G
+  bulkhead create sys-net --label red --kind service --provides-network
+  bulkhead create mail --label blue --net-domain sys-net")]
 pub struct Create {
     /// Its name: a-z, 0-9 and -, beginning with a letter, at most 31 characters.
     pub name: DomainName,
@@ -114,6 +117,12 @@ pub struct Create {
     /// The domain whose disposables its calls get.
     #[arg(long, value_name = "NAME")]
     pub default_disposable: Option<DomainName>,
+    /// Let other domains reach the network through it.
+    #[arg(long)]
+    pub provides_network: bool,
+    /// The domain through which it reaches the network [default: none, it has no network]
+    #[arg(long, value_name = "NAME")]
+    pub net_domain: Option<DomainName>,
     /// Print the new domain as JSON.
     #[arg(long)]
     pub json: bool,
@@ -151,6 +160,8 @@ pub struct Info {
 /// Start a domain and wait until commands can be run in it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Its net_domain is started first.
+
 Examples:
   bulkhead start work")]
 pub struct Start {
@@ -161,15 +172,21 @@ pub struct Start {
 /// Stop a domain in order: its programs may save, its home is written to disk.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+A domain through which others that run reach the network is not stopped, unless you say --force.
+
 Examples:
   bulkhead stop work
-  bulkhead stop work --timeout 60")]
+  bulkhead stop work --timeout 60
+  bulkhead stop sys-net --force")]
 pub struct Stop {
     /// The domain.
     pub name: DomainName,
     /// After so many seconds it is killed [default: stop_timeout_s of its file]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub timeout: Option<u32>,
+    /// Also when others that run reach the network through it.
+    #[arg(long, short)]
+    pub force: bool,
 }
 
 /// End a domain at once, as if its power were cut.

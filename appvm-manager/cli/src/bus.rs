@@ -21,6 +21,7 @@ pub trait Manager {
     fn get_domain(&self, name: &str) -> zbus::Result<Dict>;
     fn start_domain(&self, name: &str) -> zbus::Result<()>;
     fn stop_domain(&self, name: &str, timeout_ms: u32) -> zbus::Result<()>;
+    fn force_stop_domain(&self, name: &str, timeout_ms: u32) -> zbus::Result<()>;
     fn kill_domain(&self, name: &str) -> zbus::Result<()>;
     #[allow(clippy::too_many_arguments)]
     fn exec(
@@ -95,6 +96,21 @@ pub async fn domains() -> Result<DomainsProxy<'static>, Error> {
         .build()
         .await?;
     Ok(proxy)
+}
+
+#[zbus::proxy(
+    interface = "org.bulkhead.Network1",
+    default_service = "org.bulkhead.Manager",
+    default_path = "/org/bulkhead/Manager"
+)]
+pub trait Network {
+    fn list_ports(&self) -> zbus::Result<Vec<Dict>>;
+}
+
+/// A connection to what the manager knows of the network.
+pub async fn network() -> Result<NetworkProxy<'static>, Error> {
+    let connection = zbus::Connection::session().await.map_err(Error::NoBus)?;
+    Ok(NetworkProxy::new(&connection).await?)
 }
 
 /// A connection to the manager.

@@ -14,6 +14,7 @@ mod domains;
 mod error;
 mod log;
 mod manage;
+mod net;
 mod output;
 mod run;
 mod session;
@@ -67,6 +68,7 @@ async fn dispatch(args: Args) -> Result<u8, Error> {
         Command::Remove(remove) => manage::remove(remove).await,
         Command::Clone(clone) => domains::clone(clone).await,
         Command::Rename(rename) => domains::rename(rename).await,
+        Command::Net(net) => net::net(net).await,
         Command::Prefs(prefs) => domains::prefs(prefs).await,
         Command::Snapshots(snapshots) => domains::snapshots(snapshots).await,
         Command::Revert(revert) => domains::revert(revert).await,

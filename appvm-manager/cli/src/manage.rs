@@ -31,6 +31,12 @@ pub async fn create(args: args::Create) -> Result<u8, Error> {
     if let Some(model) = &args.default_disposable {
         settings.insert("default_disposable".into(), text(model.as_str()));
     }
+    if args.provides_network {
+        settings.insert("provides_network".into(), text("yes"));
+    }
+    if let Some(net) = &args.net_domain {
+        settings.insert("net_domain".into(), text(net.as_str()));
+    }
     let numbers = [
         ("memory_mib", args.memory),
         ("cpus", args.cpus),
@@ -52,6 +58,17 @@ fn snapshots_kept(domain: &Value) -> String {
     match domain["snapshot_problem"].as_str() {
         Some(problem) => format!("none at the last start: {problem}"),
         None => format!("the last {}", field(domain, "snapshots")),
+    }
+}
+
+fn network(domain: &Value) -> String {
+    let through = match field(domain, "net_domain").as_str() {
+        "-" => "none".to_owned(),
+        net => format!("through {net}"),
+    };
+    match field(domain, "provides_network").as_str() {
+        "yes" => format!("{through}; it provides network for others"),
+        _ => through,
     }
 }
 
@@ -147,6 +164,7 @@ pub async fn info(args: args::Info) -> Result<u8, Error> {
         ("Snapshots", snapshots_kept(&domain)),
         ("Tags", output::words(&domain["tags"])),
         ("Disposables of", field(&domain, "default_disposable")),
+        ("Network", network(&domain)),
         ("File", field(&domain, "file")),
     ];
     if domain["pid"].is_i64() || domain["pid"].is_u64() {
@@ -170,10 +188,11 @@ pub async fn start(args: args::Start) -> Result<u8, Error> {
 
 pub async fn stop(args: args::Stop) -> Result<u8, Error> {
     let timeout_ms = args.timeout.unwrap_or(0) * 1000;
-    manager()
-        .await?
-        .stop_domain(args.name.as_str(), timeout_ms)
-        .await?;
+    let (manager, name) = (manager().await?, args.name.as_str());
+    match args.force {
+        true => manager.force_stop_domain(name, timeout_ms).await?,
+        false => manager.stop_domain(name, timeout_ms).await?,
+    }
     Ok(0)
 }
 

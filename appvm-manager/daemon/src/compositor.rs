@@ -2,30 +2,22 @@
 //! and asks for what the user wants done with one. Domains run without a compositor too; when one appears, all are introduced again.
 
 use std::collections::BTreeMap;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bulkhead_protocol::{DomainName, Label};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
-    SocketFlags, SocketType, connect, recv, sendmsg, socket_with,
-};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-/// The longest packet of the compositor: more than a socket of this kind carries at once.
-const MAX_PACKET: usize = 256 * 1024;
+use crate::packets::Packets;
+
 /// How often a missing compositor is looked for.
 const RETRY: Duration = Duration::from_millis(300);
-/// The compositor answers at once, or it hangs.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Something that happened to a window, or a window of a list.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -350,79 +342,5 @@ impl Compositor {
             }
         }
         Ok(())
-    }
-}
-
-/// A `SOCK_SEQPACKET` connection with JSON packets.
-struct Packets(AsyncFd<OwnedFd>);
-
-impl Packets {
-    fn connect(path: &Path) -> io::Result<Self> {
-        let socket = socket_with(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            None,
-        )?;
-        connect(&socket, &SocketAddrUnix::new(path)?)?;
-        // SAFETY: an OwnedFd keeps its descriptor open, and the same, for as long as it lives.
-        Ok(Packets(unsafe { AsyncFd::register(socket) }?))
-    }
-
-    async fn ask(&mut self, request: &Value, fds: &[BorrowedFd<'_>]) -> io::Result<Value> {
-        let exchange = async {
-            self.send(request.to_string().as_bytes(), fds).await?;
-            let packet = self.receive().await?;
-            let packet = packet.ok_or(io::ErrorKind::UnexpectedEof)?;
-            serde_json::from_slice(&packet).map_err(io::Error::other)
-        };
-        match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
-            Ok(answer) => answer,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        }
-    }
-
-    async fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        loop {
-            let mut ready = self.0.writable().await?;
-            let sent = ready.try_io(|socket| {
-                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-                let mut ancillary = SendAncillaryBuffer::new(&mut space);
-                if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
-                    return Err(io::ErrorKind::InvalidInput.into());
-                }
-                let flags = SendFlags::NOSIGNAL;
-                Ok(sendmsg(
-                    socket.get_ref(),
-                    &[IoSlice::new(bytes)],
-                    &mut ancillary,
-                    flags,
-                )?)
-            });
-            match sent {
-                Ok(result) => return result.map(|_| ()),
-                Err(_) => continue,
-            }
-        }
-    }
-
-    async fn receive(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let mut buffer = vec![0; MAX_PACKET];
-        loop {
-            let mut ready = self.0.readable().await?;
-            let received = ready.try_io(|socket| {
-                let (count, _) = recv(socket.get_ref(), &mut buffer[..], RecvFlags::empty())?;
-                Ok(count)
-            });
-            match received {
-                Ok(Ok(0)) => return Ok(None),
-                Ok(Ok(count)) => {
-                    buffer.truncate(count);
-                    return Ok(Some(buffer));
-                }
-                Ok(Err(error)) => return Err(error),
-                Err(_) => continue,
-            }
-        }
     }
 }

@@ -108,6 +108,12 @@ pub struct DomainConfig {
     /// The domain whose disposables its calls get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_disposable: Option<DomainName>,
+    /// Whether other domains may have it as their network domain.
+    #[serde(default)]
+    pub provides_network: bool,
+    /// The domain through which it reaches the network; none: it has no network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net_domain: Option<DomainName>,
     /// How long it has to switch itself off when it is stopped.
     #[serde(default = "default_stop_timeout_s")]
     pub stop_timeout_s: u32,
@@ -153,6 +159,8 @@ impl DomainConfig {
             snapshots: default_snapshots(),
             tags: Tags::default(),
             default_disposable: None,
+            provides_network: false,
+            net_domain: None,
             stop_timeout_s: default_stop_timeout_s(),
             gpu_backend: GpuBackend::default(),
         }
@@ -213,7 +221,28 @@ impl DomainConfig {
                 return Err((key, reason));
             }
         }
+        if self.provides_network && self.kind.is_disposable() {
+            let reason = "a disposable cannot provide network: nothing could name it".to_owned();
+            return Err(("provides_network", reason));
+        }
+        if self.net_domain.as_ref() == Some(&self.name) {
+            let reason = format!(
+                "net_domain = \"{}\" is the domain itself; name another one",
+                self.name
+            );
+            return Err(("net_domain", reason));
+        }
         Ok(())
+    }
+
+    /// A disposable like this domain: it is behind the same network domain, and is none itself.
+    pub fn disposable(&self, name: DomainName) -> Self {
+        DomainConfig {
+            name,
+            kind: Kind::Disposable,
+            provides_network: false,
+            ..self.clone()
+        }
     }
 
     /// The file's text, with a comment where a setting needs one.
@@ -302,6 +331,16 @@ impl DomainConfig {
                 "default_disposable",
                 model.map(|model| format!("\"{model}\"")),
                 "whose disposables its calls get",
+            ),
+            (
+                "provides_network",
+                self.provides_network.then(|| "true".to_owned()),
+                "others may have it as net_domain",
+            ),
+            (
+                "net_domain",
+                self.net_domain.as_ref().map(|net| format!("\"{net}\"")),
+                "through which it reaches the network",
             ),
             (
                 "gpu_backend",
@@ -424,6 +463,14 @@ mod tests {
             (
                 "name = \"work\"\nlabel = \"red\"\ndefault_disposable = \"-\"",
                 "/c/work.toml, line 3: `-` is no name",
+            ),
+            (
+                "name = \"work\"\nlabel = \"red\"\nnet_domain = \"work\"",
+                "/c/work.toml, line 3: net_domain = \"work\" is the domain itself",
+            ),
+            (
+                "name = \"work\"\nlabel = \"red\"\nkind = \"disposable\"\nprovides_network = true",
+                "/c/work.toml, line 4: a disposable cannot provide network",
             ),
         ] {
             let error = parse(text).unwrap_err().to_string();

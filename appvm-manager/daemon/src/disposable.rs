@@ -8,7 +8,7 @@ use std::time::Duration;
 use bulkhead_protocol::DomainName;
 use tokio::sync::{broadcast, oneshot};
 
-use crate::config::{DomainConfig, Kind};
+use crate::config::DomainConfig;
 use crate::domain::Machine;
 use crate::manager::Manager;
 use crate::rpc::quota::Place;
@@ -45,11 +45,7 @@ impl Manager {
         argv: Vec<String>,
         place: Option<Place>,
     ) -> Result<DomainName> {
-        let config = DomainConfig {
-            name: self.disposable_name()?,
-            kind: Kind::Disposable,
-            ..model.clone()
-        };
+        let config = model.disposable(self.disposable_name()?);
         self.create(&config).await?;
         let name = config.name;
         match self.run_detached(&name, argv).await {
@@ -75,11 +71,7 @@ impl Manager {
         shows: bool,
         place: Place,
     ) -> Result<(Arc<Machine>, oneshot::Sender<()>)> {
-        let config = DomainConfig {
-            name: self.disposable_name()?,
-            kind: Kind::Disposable,
-            ..self.store.load(model)?
-        };
+        let config = self.store.load(model)?.disposable(self.disposable_name()?);
         self.create(&config).await?;
         let name = config.name;
         match self.ensure_running(&name).await {

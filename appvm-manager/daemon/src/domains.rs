@@ -15,9 +15,10 @@ use crate::{Error, Result};
 
 impl Manager {
     /// Makes a domain that a person asks for.
-    pub async fn create_for_person(&self, config: &DomainConfig) -> Result<()> {
+    pub async fn create_for_person(self: &Arc<Self>, config: &DomainConfig) -> Result<()> {
         check_name(&config.name)?;
         self.check_new(None, config, &[])?;
+        self.check_net(&[config])?;
         self.create(config).await
     }
 
@@ -41,6 +42,7 @@ impl Manager {
                 users.join(", ")
             )));
         }
+        self.check_no_net_users(name)?;
         self.remove(name).await
     }
 
@@ -103,23 +105,31 @@ impl Manager {
         Ok(settings::all(&self.store.load(name)?))
     }
 
-    /// Changes settings of a domain, all or none. They count from its next start. Gives what is
-    /// different now.
+    /// Changes settings of a domain, all or none. They count from its next start; only a card that
+    /// it has leads to another `net_domain` at once. Gives what is different now.
     pub fn change_settings(
-        &self,
+        self: &Arc<Self>,
         name: &DomainName,
         changes: impl IntoIterator<Item = (String, Setting)>,
     ) -> Result<Vec<Difference>> {
         let old = self.store.load(name)?;
         let new = configure(old.clone(), changes)?;
         self.check_new(Some(&old), &new, &[])?;
+        if (&old.net_domain, old.provides_network) != (&new.net_domain, new.provides_network) {
+            self.check_net(&[&new])?;
+        }
         self.save(&old, &new)
     }
 
-    pub(crate) fn save(&self, old: &DomainConfig, new: &DomainConfig) -> Result<Vec<Difference>> {
+    pub(crate) fn save(
+        self: &Arc<Self>,
+        old: &DomainConfig,
+        new: &DomainConfig,
+    ) -> Result<Vec<Difference>> {
         let differences = settings::differences(old, new);
         if !differences.is_empty() {
             self.store.save(new)?;
+            self.net_settings_changed(Some(old), new);
             tracing::info!(domain = %new.name, changes = differences.len(), "settings");
             self.tell(Event::Applications);
         }

@@ -109,6 +109,19 @@ pub enum Error {
     NotDisposable(DomainName),
     #[error(transparent)]
     Answer(#[from] crate::rpc::ask::AnswerError),
+    #[error("domain `{name}` did not start: its network domain `{net}`: {reason}")]
+    NetDomain {
+        name: DomainName,
+        net: DomainName,
+        reason: String,
+    },
+    #[error(
+        "domain `{name}` is the network of {users}, which run; stop them first, or say `bulkhead stop \
+         --force {name}`"
+    )]
+    NetInUse { name: DomainName, users: String },
+    #[error(transparent)]
+    Net(#[from] crate::net::LinkError),
     #[error("no command with the token `{0}` runs for this caller")]
     NoSession(String),
 }
@@ -168,6 +181,9 @@ impl Error {
             Error::NoSuchTemplate { .. } => "NoSuchTemplate",
             Error::TemplateInUse { .. } => "TemplateInUse",
             Error::NotDisposable(_) => "NotDisposable",
+            Error::NetDomain { .. } => "NetDomain",
+            Error::NetInUse { .. } => "NetInUse",
+            Error::Net(_) => "Network",
         }
     }
 }

@@ -13,10 +13,12 @@
 //!
 //! Start reading at [`manager`] (what can be asked), then [`lifecycle`] (one start) and
 //! [`session`] (one command); [`apps`] and [`windows`] are what the desktop's menu and panel show;
-//! [`rpc`] is how one domain's programs call services of another.
+//! [`rpc`] is how one domain's programs call services of another; [`net`] is how domains reach the
+//! network through other domains.
 
 pub mod apps;
 mod autostart;
+mod child;
 pub mod compositor;
 pub mod config;
 pub mod dbus;
@@ -31,6 +33,8 @@ pub mod images;
 pub mod lifecycle;
 pub mod logs;
 pub mod manager;
+pub mod net;
+mod packets;
 mod paste;
 mod pictures;
 pub mod plan;

@@ -95,6 +95,10 @@ impl Manager {
             },
         );
         let mut result = self.make_machine(domain).await;
+        if result.is_err() && domain.machine().is_none() {
+            // There may be cards already, but nobody who watches over them.
+            self.unplug(&domain.name).await;
+        }
         // A guest may end in the moment in which it is ready; its watcher has cleaned up then.
         if result.is_ok() && domain.machine().is_none() {
             let reason = "it ended as soon as it was ready".to_owned();
@@ -127,6 +131,7 @@ impl Manager {
             Some(folder) => self.images.open_own(&folder)?,
             None => self.images.open(&config.template)?,
         };
+        self.start_net_domain(&config).await?;
         let home = self.store.open_home(&config)?;
         lock_volume(&home, name, &self.store.home_file(name))?;
         self.snapshot_home(domain, &config, &home).await;
@@ -153,6 +158,7 @@ impl Manager {
         let logs_dir = self.dirs.logs_of(name);
         private_dir(&logs_dir).map_err(Error::io("make the folder", &logs_dir))?;
 
+        let cards = self.plug_in(&config).await?;
         let launch = Launch {
             program: &self.options.vmm,
             config: &config,
@@ -165,6 +171,7 @@ impl Manager {
             console: console.clone(),
             wayland: wayland_path,
             extra_cmdline: &self.options.guest_cmdline,
+            cards,
         };
         let failed = |what: &str, error: std::io::Error| Error::Start {
             name: name.clone(),
@@ -234,6 +241,7 @@ impl Manager {
 
         match self.wait_until_ready(domain, &machine, &mut reports).await {
             Ok(()) => {
+                self.set_up_network(name).await;
                 // Later reports matter only for the log.
                 let domain_name = name.clone();
                 tokio::spawn(async move {
@@ -336,6 +344,7 @@ impl Manager {
         let orderly = orderly || machine.end_requested.load(Ordering::SeqCst);
         tracing::info!(domain = %name, reason, orderly, "the VMM has ended");
         self.compositor.remove(name).await;
+        self.unplug(name).await;
         let _ = fs::remove_dir_all(&machine.runtime);
         domain.set_machine(None);
         // A start that waits for this machine says itself what became of it.
@@ -351,6 +360,12 @@ impl Manager {
             self.set_state(&domain, state);
         }
         ended_sender.send_replace(Some(Ended { orderly, reason }));
+    }
+
+    /// Stops a domain unless others that run reach the network through it.
+    pub async fn stop_unused(&self, name: &DomainName, timeout: Option<Duration>) -> Result<()> {
+        self.check_no_net_clients(name)?;
+        self.stop(name, timeout).await
     }
 
     /// Stops a domain: power button, then patience, then force.

@@ -26,6 +26,8 @@ pub struct Options {
     pub vmm: PathBuf,
     /// The folder of images.
     pub images: PathBuf,
+    /// The program that carries frames between domains' network cards.
+    pub link: PathBuf,
     /// The program that decodes icons.
     pub icon_worker: PathBuf,
     /// The compositor's control socket.
@@ -112,6 +114,7 @@ pub struct Manager {
     /// The machine is about to be switched off: nothing is started any more.
     pub(crate) ending: AtomicBool,
     pub(crate) calls: crate::rpc::Calls,
+    pub(crate) net: crate::net::Net,
     pub(crate) redraws: crate::pictures::Redraws,
     events: broadcast::Sender<Event>,
     cids: AtomicU32,
@@ -139,6 +142,7 @@ impl Manager {
             windows: Mutex::default(),
             ending: AtomicBool::new(false),
             compositor: Compositor::new(options.compositor_control.clone()),
+            net: crate::net::Net::new(options.link.clone()),
             options,
             store,
             domains: Mutex::default(),
@@ -294,13 +298,14 @@ impl Manager {
     }
 
     /// Makes a domain. Takes long where its root is its own and must be copied.
-    pub async fn create(&self, config: &DomainConfig) -> Result<()> {
+    pub async fn create(self: &Arc<Self>, config: &DomainConfig) -> Result<()> {
         self.images.check_template(&config.template)?;
         let template = self.images.template_folder(&config.template);
         let (store, new) = (self.store.clone(), config.clone());
         let create = move || store.create(&new, template.as_deref());
         let created = tokio::task::spawn_blocking(create).await;
         created.unwrap_or_else(|error| Err(Error::Setting(error.to_string())))?;
+        self.net_settings_changed(None, config);
         self.tell(Event::Added(config.name.clone()));
         self.tell(Event::Applications);
         Ok(())

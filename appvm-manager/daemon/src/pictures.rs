@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::compositor::{Refused, WindowEvent};
-use crate::config::{DomainConfig, Kind};
+use crate::config::DomainConfig;
 use crate::manager::Manager;
 use crate::rpc::quota::Place;
 use crate::rpc::serve_command;
@@ -240,10 +240,11 @@ impl Manager {
         stdio: Stdio,
         word: &mut oneshot::Receiver<LastWord>,
     ) -> Result<(), NotRedrawn> {
+        let model = self.store.load(model)?;
         let config = DomainConfig {
-            name: self.disposable_name()?,
-            kind: Kind::Disposable,
-            ..self.store.load(model)?
+            // It decodes what somebody else made, and has nobody to tell of it.
+            net_domain: None,
+            ..model.disposable(self.disposable_name()?)
         };
         let request = ExecRequest {
             argv: serve_command(SERVICE, "", source.as_str()),

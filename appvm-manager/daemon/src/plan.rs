@@ -5,6 +5,7 @@
 //! left as it is; a new domain gets the default.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use bulkhead_protocol::{DomainName, Label};
 use toml::Spanned;
@@ -89,6 +90,9 @@ impl Plan {
     }
 }
 
+/// A setting that names another domain.
+type Used = fn(&DomainConfig) -> &Option<DomainName>;
+
 /// One domain, as a file describes it.
 struct Wanted {
     name: DomainName,
@@ -127,6 +131,13 @@ impl Manager {
             let removals = self.superfluous(&names, &steps)?;
             steps.extend(removals);
         }
+        let changed = |step: &&Step| matches!(step.action, Action::Create | Action::Change);
+        let changed: Vec<&DomainConfig> = steps
+            .iter()
+            .filter(changed)
+            .map(|step| &step.config)
+            .collect();
+        self.check_net(&changed)?;
         Ok(Plan { steps })
     }
 
@@ -174,13 +185,18 @@ impl Manager {
             if self.runs(&name) {
                 return Err(Error::StillRunning(name));
             }
-            let uses = |step: &&Step| step.config.default_disposable.as_ref() == Some(&name);
-            if let Some(user) = kept.iter().find(uses) {
-                return Err(Error::Setting(format!(
-                    "domain `{name}` would be removed, but it is the default_disposable of `{}`; \
-                     describe it as well, or change that",
-                    user.config.name
-                )));
+            for (key, used) in [
+                ("default_disposable", (|c| &c.default_disposable) as Used),
+                ("net_domain", |c| &c.net_domain),
+            ] {
+                let uses = |step: &&Step| used(&step.config).as_ref() == Some(&name);
+                if let Some(user) = kept.iter().find(uses) {
+                    return Err(Error::Setting(format!(
+                        "domain `{name}` would be removed, but it is the {key} of `{}`; describe \
+                         it as well, or change that",
+                        user.config.name
+                    )));
+                }
             }
             steps.push(Step {
                 action: Action::Remove,
@@ -199,7 +215,12 @@ impl Manager {
 
     /// Carries out the plan that was shown, domain by domain, each whole or not at all. Fails
     /// before anything is done where there would be another plan now.
-    pub async fn carry_out(&self, sources: &[Source], prune: bool, id: &str) -> Result<Plan> {
+    pub async fn carry_out(
+        self: &Arc<Self>,
+        sources: &[Source],
+        prune: bool,
+        id: &str,
+    ) -> Result<Plan> {
         let plan = self.plan(sources, prune)?;
         if plan.id() != id {
             let text = "the domains have changed since the plan was made; look at it again";
@@ -217,7 +238,7 @@ impl Manager {
         Ok(plan)
     }
 
-    async fn carry_out_step(&self, step: &Step) -> Result<()> {
+    async fn carry_out_step(self: &Arc<Self>, step: &Step) -> Result<()> {
         let config = &step.config;
         match step.action {
             Action::Unchanged => Ok(()),

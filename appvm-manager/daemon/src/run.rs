@@ -34,6 +34,9 @@ pub struct Args {
     /// The VMM's program [default: bulkhead-vmm beside this program, or in PATH]
     #[arg(long, value_name = "FILE")]
     vmm: Option<PathBuf>,
+    /// The network's link [default: bulkhead-link beside this program, or in PATH]
+    #[arg(long, value_name = "FILE")]
+    link: Option<PathBuf>,
     /// The program that decodes icons [default: bulkhead-icon beside this program, or in PATH]
     #[arg(long, value_name = "FILE")]
     icon_worker: Option<PathBuf>,
@@ -87,6 +90,7 @@ pub fn run(args: Args) -> Result<(), RunError> {
         .map_err(|_| RunError::Taken)?;
     let options = Options {
         vmm: program(args.vmm, "bulkhead-vmm"),
+        link: program(args.link, "bulkhead-link"),
         icon_worker: program(args.icon_worker, "bulkhead-icon"),
         images: args.images,
         compositor_control: args

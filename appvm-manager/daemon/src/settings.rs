@@ -76,6 +76,20 @@ pub fn all(config: &DomainConfig) -> Vec<(&'static str, Setting)> {
             Setting::Text(model.map(ToString::to_string).unwrap_or_default()),
         ),
         (
+            "provides_network",
+            text(&yes_or_no(config.provides_network)),
+        ),
+        (
+            "net_domain",
+            Setting::Text(
+                config
+                    .net_domain
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
+            ),
+        ),
+        (
             "gpu_backend",
             Setting::Text(backend.as_str().unwrap_or_default().to_owned()),
         ),
@@ -114,6 +128,15 @@ fn set(config: &mut DomainConfig, key: &str, value: &Setting) -> Result<()> {
         Setting::Text(text) => Ok(text.trim()),
         _ => Err(wrong("text")),
     };
+    let flag = || match text()? {
+        "yes" | "true" => Ok(true),
+        "no" | "false" => Ok(false),
+        _ => Err(wrong("yes or no")),
+    };
+    let other_domain = || match text()? {
+        "" | "-" => Ok(None),
+        name => Ok::<_, Error>(Some(name.parse()?)),
+    };
     match key {
         "label" => config.label = text()?.parse()?,
         "template" => config.template = text()?.parse()?,
@@ -130,13 +153,7 @@ fn set(config: &mut DomainConfig, key: &str, value: &Setting) -> Result<()> {
         "memory_mib" => config.memory_mib = size_mib()?,
         "cpus" => config.cpus = u8::try_from(number()?).map_err(|_| wrong("1 to 32"))?,
         "home_size_mib" => config.home_size_mib = size_mib()?,
-        "autostart" => {
-            config.autostart = match text()? {
-                "yes" | "true" => true,
-                "no" | "false" => false,
-                _ => return Err(wrong("yes or no")),
-            }
-        }
+        "autostart" => config.autostart = flag()?,
         "snapshots" => config.snapshots = number()?,
         "stop_timeout_s" => config.stop_timeout_s = number()?,
         "tags" => {
@@ -150,12 +167,9 @@ fn set(config: &mut DomainConfig, key: &str, value: &Setting) -> Result<()> {
             };
             config.tags = tags.map_err(|error| Error::Setting(error.to_string()))?;
         }
-        "default_disposable" => {
-            config.default_disposable = match text()? {
-                "" | "-" => None,
-                name => Some(name.parse()?),
-            }
-        }
+        "default_disposable" => config.default_disposable = other_domain()?,
+        "provides_network" => config.provides_network = flag()?,
+        "net_domain" => config.net_domain = other_domain()?,
         "gpu_backend" => {
             let name = serde_json::Value::from(text()?);
             config.gpu_backend =
@@ -248,6 +262,8 @@ mod tests {
             ("stop_timeout_s", "9"),
             ("tags", "b, a c"),
             ("default_disposable", "web"),
+            ("provides_network", "yes"),
+            ("net_domain", "sys-net"),
             ("gpu_backend", "rutabaga"),
         ] {
             let value = Setting::Text(value.to_owned());
@@ -288,6 +304,9 @@ mod tests {
             ("snapshots", "-1", "use a number"),
             ("tags", "A", "`A` is no tag"),
             ("default_disposable", "A", "`A` is no name"),
+            ("provides_network", "maybe", "use yes or no"),
+            ("net_domain", "A", "`A` is no name"),
+            ("net_domain", "work", "is the domain itself"),
             ("gpu_backend", "magic", "native or rutabaga"),
             ("name", "x", "bulkhead rename"),
             (

@@ -7,9 +7,10 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
+use bulkhead_net::config::Mac;
 use bulkhead_vmm_api::{
-    ConsoleConfig, DiskConfig, ExitStatus as VmmStatus, GpuConfig, GuestConnections, Socket,
-    Source, VmConfig, VsockConfig,
+    ConsoleConfig, DiskConfig, ExitStatus as VmmStatus, GpuConfig, GuestConnections, NetConfig,
+    Socket, Source, VmConfig, VsockConfig,
 };
 use tokio::process::{Child, Command};
 
@@ -40,6 +41,26 @@ pub struct Launch<'a> {
     pub wayland: PathBuf,
     /// Added to the guest's command line.
     pub extra_cmdline: &'a str,
+    /// Network cards.
+    pub cards: Vec<Card>,
+}
+
+/// A network card of a guest.
+pub struct Card {
+    /// Where its cable leads.
+    pub socket: OwnedFd,
+    /// Its hardware address.
+    pub mac: Mac,
+}
+
+impl Card {
+    fn config(&self) -> NetConfig {
+        NetConfig {
+            socket: self.socket.as_raw_fd(),
+            mac: self.mac.to_string(),
+            mtu: crate::net::MTU,
+        }
+    }
 }
 
 /// A VMM that was started.
@@ -67,7 +88,13 @@ pub fn command_line(config: &DomainConfig, extra: &str) -> String {
     } else {
         ""
     };
-    format!("{fixed} bulkhead.name={name}{root}{separator}{extra}")
+    // The guest loads drivers for what it has, and nothing else.
+    let net = match (&config.net_domain, config.provides_network) {
+        (_, true) => " bulkhead.net=trunk",
+        (Some(_), false) => " bulkhead.net=card",
+        (None, false) => "",
+    };
+    format!("{fixed} bulkhead.name={name}{root}{net}{separator}{extra}")
 }
 
 impl Launch<'_> {
@@ -105,7 +132,7 @@ impl Launch<'_> {
                 host_socket: Socket::Fd(self.vsock.as_raw_fd()),
                 guest_connections: Some(GuestConnections::Fd(self.guest_connections.as_raw_fd())),
             }),
-            nets: Vec::new(),
+            nets: self.cards.iter().map(Card::config).collect(),
             gpu,
             control: Some(Socket::Fd(self.control.as_raw_fd())),
             kvm: None,
@@ -127,7 +154,9 @@ impl Launch<'_> {
             self.control.as_raw_fd(),
             config.as_raw_fd(),
         ]
-        .into();
+        .into_iter()
+        .chain(self.cards.iter().map(|card| card.socket.as_raw_fd()))
+        .collect();
         let mut command = Command::new(self.program);
         command
             .args(["run", "--config", &format!("fd:{}", config.as_raw_fd())])
@@ -137,31 +166,7 @@ impl Launch<'_> {
             // Ctrl-C in the daemon's terminal is the daemon's business.
             .process_group(0)
             .kill_on_drop(true);
-        let parent = rustix::process::getpid().as_raw_nonzero().get();
-        // SAFETY: the closure runs between fork and exec and only makes system calls on numbers
-        // that were copied before; the descriptors stay open in the parent until spawn returns.
-        unsafe {
-            command.pre_exec(move || {
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                // The daemon may have died before the line above.
-                if libc::getppid() != parent {
-                    libc::_exit(1);
-                }
-                // Nothing else may reach the VMM: descriptors of callers come from the bus without
-                // the flag that closes them.
-                if libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) != 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                for fd in &inherited {
-                    if libc::fcntl(*fd, libc::F_SETFD, 0) != 0 {
-                        return Err(io::Error::last_os_error());
-                    }
-                }
-                Ok(())
-            });
-        }
+        crate::child::tie(&mut command, inherited);
         Ok(Launched {
             child: command.spawn()?,
             serial,
@@ -236,5 +241,9 @@ mod tests {
         config.kind = Kind::Standalone;
         let line = command_line(&config, "x=1");
         assert!(line.ends_with(" bulkhead.name=work bulkhead.root=own x=1"));
+        config.net_domain = Some("net".parse().unwrap());
+        assert!(command_line(&config, "").ends_with(" bulkhead.net=card"));
+        config.provides_network = true;
+        assert!(command_line(&config, "").ends_with(" bulkhead.net=trunk"));
     }
 }

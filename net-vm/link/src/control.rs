@@ -89,7 +89,11 @@ impl Link {
         let answer = self
             .try_request(request, truncated, fds, now)
             .unwrap_or_else(|error| {
-                tracing::warn!(%error, "a request is refused");
+                match error {
+                    // A card that goes is often faster than the manager.
+                    RequestError::NoPort(_) => tracing::debug!(%error, "a request is refused"),
+                    _ => tracing::warn!(%error, "a request is refused"),
+                }
                 json!({ "ok": false, "error": error.to_string() })
             });
         answer.to_string().into_bytes()

@@ -1,5 +1,6 @@
 //! `bulkhead-link`: see the library.
 
+use std::io::IsTerminal;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ fn run(control: RawFd) -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let link = Link::new(control)?;
     sandbox::enter()?;

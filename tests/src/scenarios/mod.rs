@@ -38,6 +38,7 @@ pub fn all() -> Vec<Scenario> {
         crossing::clipboard::SCENARIO,
         crossing::drag::SCENARIO,
         crossing::flood::SCENARIO,
+        net::link::SCENARIO,
         net::nic::SCENARIO,
         performance::SCENARIO,
         image::menu::SCENARIO,

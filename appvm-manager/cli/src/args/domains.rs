@@ -22,7 +22,8 @@ pub struct Clone {
 /// Give a domain another name.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The domain must not run. Where other domains name it as default_disposable, they follow.
+The domain must not run. Where other domains name it as default_disposable or
+net_domain, they follow.
 
 Examples:
   bulkhead rename work job")]
@@ -33,10 +34,29 @@ pub struct Rename {
     pub new: DomainName,
 }
 
+/// Show who reaches the network through whom.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A line for each network card: `card` leads to the domain's net_domain, `trunk` is where its clients
+are. LINK is off (the domain does not run), plugged, unplugged (the other domain does not run),
+next-start (it has this card when it starts again) or gone. SENT and RECEIVED are frames and bytes
+as the domain sees them; REFUSED is what it sent and must not (another's address, for example), LOST
+what was for it and did not arrive. docs/net.md explains the reasons, which --json has too.
+
+Examples:
+  bulkhead net
+  bulkhead net --json | jq '.[] | select(.refused > 0) | .domain, .refused_reasons'")]
+pub struct Net {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Show or change a domain's settings.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-What changes counts from the domain's next start. docs/domains.md explains each setting. A value of
+What changes counts from the domain's next start, except that a domain which runs with a network
+card is behind another net_domain at once. docs/domains.md explains each setting. A value of
 `-` is nothing, where nothing is possible.
 
 Examples:
@@ -45,6 +65,7 @@ Examples:
   bulkhead prefs work memory_mib 2G
   bulkhead prefs work tags bank,mail
   bulkhead prefs work default_disposable -
+  bulkhead prefs work net_domain sys-net
   bulkhead prefs work --json | jq .label")]
 pub struct Prefs {
     /// The domain.

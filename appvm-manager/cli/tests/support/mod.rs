@@ -28,6 +28,8 @@ pub fn programs() -> &'static Path {
                 "--package",
                 "bulkhead-icon",
                 "--package",
+                "bulkhead-link",
+                "--package",
                 "bulkhead-rpc",
             ])
             .args(["--bins", "--example", "vmm-without-vm"])

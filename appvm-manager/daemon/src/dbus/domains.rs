@@ -36,7 +36,8 @@ impl Domains {
         Ok(self.manager.rename_domain(&old, &new).await?)
     }
 
-    /// All settings of a domain: label, kind, template, default_disposable, gpu_backend (s);
+    /// All settings of a domain: label, kind, template, default_disposable, net_domain,
+    /// provides_network (yes or no), gpu_backend (s);
     /// memory_mib, cpus, home_size_mib, snapshots, stop_timeout_s (u); tags (as).
     #[zbus(out_args("settings"))]
     async fn get_settings(&self, name: &str) -> Result<Dict> {
@@ -45,8 +46,8 @@ impl Domains {
         Ok(settings.iter().map(entry).collect())
     }
 
-    /// Changes settings of a domain, all or none; they count from its next start. Numbers and tags
-    /// may also be text. Gives what changed: keys, old and new, as people read them.
+    /// Changes settings of a domain, all or none; they count from its next start (but a card that
+    /// it has leads to another net_domain at once). Numbers and tags may also be text. Gives what changed: keys, old and new, as people read them.
     #[zbus(out_args("changes"))]
     async fn set_settings(&self, name: &str, settings: Dict) -> Result<Dict> {
         let settings = convert::settings(settings)?;

@@ -6,6 +6,7 @@
 mod calls;
 mod convert;
 mod domains;
+mod network;
 mod signals;
 
 use std::collections::HashMap;
@@ -39,6 +40,10 @@ fn caller(header: &Header<'_>) -> String {
     header.sender().map(ToString::to_string).unwrap_or_default()
 }
 
+fn patience(timeout_ms: u32) -> Option<Duration> {
+    (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms.into()))
+}
+
 /// The object on the bus.
 pub struct Api {
     manager: Arc<Manager>,
@@ -48,7 +53,7 @@ pub struct Api {
 impl Api {
     /// Makes a domain. Settings: label (s), template (s), kind (s), memory_mib (u), cpus (u),
     /// home_size_mib (u), snapshots (u), stop_timeout_s (u), tags (as), default_disposable (s),
-    /// autostart (s: yes or no). A number may also be text.
+    /// net_domain (s), provides_network and autostart (s: yes or no). A number may also be text.
     async fn create_domain(&self, name: &str, settings: Dict) -> Result<()> {
         let name: DomainName = name.parse()?;
         let config = configure(
@@ -81,9 +86,16 @@ impl Api {
         Ok(self.manager.start(&name.parse()?).await?)
     }
 
-    /// Stops a domain in order; after `timeout_ms` (0: as its file says) it is killed.
+    /// Stops a domain in order; after `timeout_ms` (0: as its file says) it is killed. Refused
+    /// where others that run reach the network through it.
     async fn stop_domain(&self, name: &str, timeout_ms: u32) -> Result<()> {
-        let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms.into()));
+        let timeout = patience(timeout_ms);
+        Ok(self.manager.stop_unused(&name.parse()?, timeout).await?)
+    }
+
+    /// The same, whoever reaches the network through it.
+    async fn force_stop_domain(&self, name: &str, timeout_ms: u32) -> Result<()> {
+        let timeout = patience(timeout_ms);
         Ok(self.manager.stop(&name.parse()?, timeout).await?)
     }
 
@@ -357,6 +369,7 @@ pub async fn serve(manager: Arc<Manager>) -> zbus::Result<Connection> {
         .serve_at(PATH, api)
         .serve_at(PATH, calls::Calls::new(manager.clone()))
         .serve_at(PATH, domains::Domains::new(manager.clone()))
+        .serve_at(PATH, network::Network::new(manager.clone()))
         .build()
         .await?;
     connection

@@ -56,8 +56,14 @@ impl Store {
                 let Ok(mut config) = self.load(other) else {
                     continue;
                 };
-                if config.default_disposable.as_ref() == Some(old) {
-                    config.default_disposable = Some(new.clone());
+                let mut speaks_of_it = false;
+                for name in [&mut config.default_disposable, &mut config.net_domain] {
+                    if name.as_ref() == Some(old) {
+                        *name = Some(new.clone());
+                        speaks_of_it = true;
+                    }
+                }
+                if speaks_of_it {
                     replace(
                         other,
                         &config.edit(&self.config_file(other), &self.text(other)?),

@@ -15,7 +15,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_protocol::DomainName;
 
@@ -36,6 +36,8 @@ pub struct Store {
     dirs: Dirs,
     /// Names that domains are being made for.
     claimed: Arc<Mutex<BTreeSet<DomainName>>>,
+    /// Held while a domain gets its number in the network.
+    numbering: Arc<Mutex<()>>,
 }
 
 impl Store {
@@ -47,6 +49,7 @@ impl Store {
         let store = Store {
             dirs,
             claimed: Arc::default(),
+            numbering: Arc::default(),
         };
         store.sweep();
         Ok(store)
@@ -220,6 +223,12 @@ impl Store {
             let names = [name.to_string(), format!("{name}.toml")];
             change::clean(&self.dirs, &names);
         }
+    }
+
+    pub(crate) fn numbering(&self) -> MutexGuard<'_, ()> {
+        self.numbering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a name that no domain has and that nobody else is making one for.

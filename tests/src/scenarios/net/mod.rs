@@ -1,3 +1,4 @@
-//! The network: cards, and what passes between domains.
+//! The network: domains reach each other only as they are told to, and a physical card.
 
+pub(super) mod link;
 pub(super) mod nic;

@@ -1,0 +1,103 @@
+//! `net`: who reaches the network through whom.
+
+use serde_json::Value;
+
+use crate::args;
+use crate::bus::network;
+use crate::error::Error;
+use crate::manage::field;
+use crate::output;
+
+pub async fn net(args: args::Net) -> Result<u8, Error> {
+    let ports = network().await?.list_ports().await?;
+    let ports: Vec<Value> = ports.iter().map(output::to_json).collect();
+    if args.json {
+        output::json(&Value::Array(ports))?;
+        return Ok(0);
+    }
+    if ports.is_empty() {
+        output::line(
+            "No domain has a network; `bulkhead create sys-net --provides-network` makes one that \
+             others may have as net_domain.",
+        )?;
+        return Ok(0);
+    }
+    output::bytes(describe(&ports).as_bytes())?;
+    Ok(0)
+}
+
+/// The ports, for people, and below what is wrong with them.
+fn describe(ports: &[Value]) -> String {
+    let heading = [
+        "DOMAIN", "CARD", "THROUGH", "ADDRESS", "LINK", "SENT", "RECEIVED", "REFUSED", "LOST",
+    ];
+    let mut rows = vec![heading.map(String::from).to_vec()];
+    for port in ports {
+        let count = |name: &str| {
+            let number = |of: &str| port[format!("{name}_{of}")].as_u64().unwrap_or(0);
+            format!("{} ({})", number("frames"), size(number("bytes")))
+        };
+        rows.push(vec![
+            field(port, "domain"),
+            field(port, "kind"),
+            field(port, "net_domain"),
+            field(port, "address"),
+            field(port, "state"),
+            count("sent"),
+            count("received"),
+            field(port, "refused"),
+            field(port, "lost"),
+        ]);
+    }
+    let mut text = output::table(&rows);
+    for port in ports {
+        let domain = field(port, "domain");
+        for (what, key) in [("refused", "refused_reasons"), ("lost", "lost_reasons")] {
+            if output::strings(&port[key]).next().is_some() {
+                let reasons = output::words(&port[key]);
+                text.push_str(&format!("{domain}: {what}: {reasons}\n"));
+            }
+        }
+        if let Some(problem) = port["problem"].as_str() {
+            text.push_str(&format!("{domain}: {problem}\n"));
+        }
+    }
+    text
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{} kB", bytes / 1000),
+        _ => format!("{} MB", bytes / 1_000_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ports_are_readable() {
+        let ports = [
+            json!({"domain": "net", "kind": "trunk", "state": "plugged", "address": "10.137.0.1",
+                   "sent_frames": 3, "sent_bytes": 300, "received_frames": 2,
+                   "received_bytes": 20_000, "refused": 0, "lost": 0, "refused_reasons": [],
+                   "lost_reasons": []}),
+            json!({"domain": "work", "kind": "card", "state": "off", "net_domain": "net",
+                   "sent_frames": 0, "sent_bytes": 0, "received_frames": 0, "received_bytes": 0,
+                   "refused": 4, "lost": 0, "refused_reasons": ["ipv6 1", "source_mac 3"],
+                   "lost_reasons": [], "problem": "its network is not set up"}),
+        ];
+        let expected = "\
+DOMAIN  CARD   THROUGH  ADDRESS     LINK     SENT       RECEIVED   REFUSED  LOST
+net     trunk  -        10.137.0.1  plugged  3 (300 B)  2 (20 kB)  0        0
+work    card   net      -           off      0 (0 B)    0 (0 B)    4        0
+work: refused: ipv6 1, source_mac 3
+work: its network is not set up
+";
+        assert_eq!(describe(&ports), expected);
+    }
+}

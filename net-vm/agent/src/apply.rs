@@ -1,0 +1,182 @@
+//! Makes a guest's network as a description says, whatever it was before.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
+
+use crate::cards::{self, CLASS};
+use crate::config::{Card, Config, Mac, Trunk};
+use crate::routes::{self, Route};
+use crate::sys::Network;
+
+/// A card that the machine has is there at once; its driver may still be on its way.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How each of our interfaces behaves: what the link does not carry is not sent, nobody says by a
+/// packet where others go, and an interface speaks only for its own address.
+const BEHAVIOUR: [(&str, &str); 6] = [
+    ("ipv6/conf/IF/disable_ipv6", "1"),
+    ("ipv4/conf/IF/accept_redirects", "0"),
+    ("ipv4/conf/IF/send_redirects", "0"),
+    ("ipv4/conf/IF/accept_source_route", "0"),
+    ("ipv4/conf/IF/rp_filter", "1"),
+    ("ipv4/conf/IF/arp_ignore", "1"),
+];
+
+/// What could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A card is missing.
+    #[error("this guest has no network card {0}; was it started before it got one?")]
+    NoCard(Mac),
+    /// The kernel refused something.
+    #[error("{what} of {interface}: {source}")]
+    Interface {
+        /// What was to be set.
+        what: &'static str,
+        /// Of which interface.
+        interface: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file of the kernel's.
+    #[error("{file}: {source}", file = .file.display())]
+    File {
+        /// Which.
+        file: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No socket.
+    #[error("the network cannot be set up: {0}")]
+    Network(io::Error),
+}
+
+/// Makes the guest's network so.
+pub fn apply(config: &Config) -> Result<(), ApplyError> {
+    let network = Network::open().map_err(ApplyError::Network)?;
+    // Clients never reach each other through this guest, and it passes nothing on yet.
+    set("ipv4/ip_forward", "0")?;
+    if let Some(card) = &config.card {
+        set_up_card(&network, card)?;
+    }
+    if let Some(trunk) = &config.trunk {
+        set_up_trunk(&network, trunk)?;
+    }
+    Ok(())
+}
+
+fn set_up_card(network: &Network, card: &Card) -> Result<(), ApplyError> {
+    let name = find(card.mac)?;
+    set_up(network, &name, card.mtu, Some(card.address))?;
+    let wanted = [Route::to(card.gateway), Route::through(card.gateway)];
+    set_routes(network, &name, &wanted)
+}
+
+fn set_up_trunk(network: &Network, trunk: &Trunk) -> Result<(), ApplyError> {
+    let name = find(trunk.mac)?;
+    // The card itself has no address: what has no tag is nobody's.
+    set_up(network, &name, trunk.mtu, None)?;
+    let present = cards::vlans(Path::new(CLASS), &name);
+    for vlan in &present {
+        if !trunk.clients.iter().any(|client| client.vlan == *vlan) {
+            let vlan = cards::vlan_name(*vlan);
+            let removed = network.remove_vlan(&vlan);
+            removed.map_err(on(&vlan, "the end"))?;
+        }
+    }
+    for client in &trunk.clients {
+        let vlan = cards::vlan_name(client.vlan);
+        if !present.contains(&client.vlan) {
+            let added = network.add_vlan(&name, client.vlan);
+            added.map_err(on(&vlan, "the beginning"))?;
+        }
+        set_up(network, &vlan, trunk.mtu, Some(trunk.address))?;
+        set_routes(network, &vlan, &[Route::to(client.address)])?;
+    }
+    Ok(())
+}
+
+fn find(mac: Mac) -> Result<String, ApplyError> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match cards::by_mac(Path::new(CLASS), mac) {
+            Some(name) => return Ok(name),
+            None if Instant::now() >= end => return Err(ApplyError::NoCard(mac)),
+            None => thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+fn set_up(
+    network: &Network,
+    name: &str,
+    mtu: u16,
+    address: Option<Ipv4Addr>,
+) -> Result<(), ApplyError> {
+    for (setting, value) in BEHAVIOUR {
+        set(&setting.replace("IF", name), value)?;
+    }
+    let sized = network.set_mtu(name, mtu);
+    sized.map_err(on(name, "the longest packet"))?;
+    if let Some(address) = address {
+        let present = network.address(name).map_err(on(name, "the address"))?;
+        if present != Some(address) {
+            let set = network.set_address(name, address);
+            set.map_err(on(name, "the address"))?;
+        }
+    }
+    network.up(name).map_err(on(name, "the start"))
+}
+
+/// Leaves these routes over an interface, and no other.
+fn set_routes(network: &Network, name: &str, wanted: &[Route]) -> Result<(), ApplyError> {
+    let file = Path::new(routes::FILE);
+    let text = fs::read_to_string(file).map_err(at(file))?;
+    let present = routes::over(&text, name);
+    // Those through a gateway go before the way to it, and come after it.
+    let through = |route: &&Route| route.gateway != Ipv4Addr::UNSPECIFIED;
+    let is_too_much = |route: &&Route| !wanted.contains(route);
+    let (far, near): (Vec<&Route>, Vec<&Route>) =
+        present.iter().filter(is_too_much).partition(through);
+    for route in far.into_iter().chain(near) {
+        match network.remove_route(name, *route) {
+            Ok(()) => {}
+            // It went with the one before.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(error) => return Err(on(name, "an old route")(error)),
+        }
+    }
+    for route in wanted.iter().filter(|route| !present.contains(route)) {
+        match network.add_route(name, *route) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+            Err(error) => return Err(on(name, "a route")(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Sets one of the kernel's settings below `net`. A kernel without it does not do such a thing.
+fn set(setting: &str, value: &str) -> Result<(), ApplyError> {
+    let file = Path::new("/proc/sys/net").join(setting);
+    match fs::write(&file, value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(at(&file)),
+    }
+}
+
+fn at(file: &Path) -> impl FnOnce(io::Error) -> ApplyError + '_ {
+    move |source| ApplyError::File {
+        file: file.to_owned(),
+        source,
+    }
+}
+
+fn on<'a>(interface: &'a str, what: &'static str) -> impl FnOnce(io::Error) -> ApplyError + 'a {
+    move |source| ApplyError::Interface {
+        what,
+        interface: interface.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,147 @@
+//! `net-probe`: what a guest does on the network between domains, and what it must not.
+//!
+//! `serve PORT FILE` sends a file to everybody who connects; `fetch ADDRESS PORT` writes what it is
+//! sent to its output. As root: `spoof SOURCE DESTINATION` sends packets of somebody else's address,
+//! `forge CARD ADDRESS SOURCE-CARD` frames of somebody else's card.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Where nothing can come from, nobody waits as long.
+const CONNECT: Duration = Duration::from_secs(6);
+const PACKETS: usize = 20;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["serve", port, file] => serve(port, file),
+        ["fetch", address, port] => fetch(address, port),
+        ["spoof", source, destination] => spoof(source, destination),
+        ["forge", card, address, source] => forge(card, address, source),
+        _ => Err(io::Error::other(
+            "serve PORT FILE, fetch ADDRESS PORT, spoof SOURCE DESTINATION, or forge CARD ADDRESS \
+             SOURCE-CARD",
+        )),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("net-probe: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse<T: std::str::FromStr>(text: &str) -> io::Result<T> {
+    text.parse()
+        .map_err(|_| io::Error::other(format!("`{text}` cannot be read")))
+}
+
+fn serve(port: &str, file: &str) -> io::Result<()> {
+    let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, parse(port)?))?;
+    for stream in listener.incoming() {
+        let (mut stream, mut file) = (stream?, File::open(file)?);
+        // Whoever goes early is not this side's trouble.
+        if let Err(error) = io::copy(&mut file, &mut stream) {
+            eprintln!("net-probe: {error}");
+        }
+    }
+    Ok(())
+}
+
+fn fetch(address: &str, port: &str) -> io::Result<()> {
+    let address = SocketAddrV4::new(parse(address)?, parse(port)?);
+    let mut stream = TcpStream::connect_timeout(&address.into(), CONNECT)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    io::copy(&mut stream, &mut io::stdout().lock()).map(drop)
+}
+
+/// A UDP packet without contents, whose checksum is left to nobody (RFC 768).
+fn packet(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+    let mut bytes = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0];
+    bytes.extend(source.octets());
+    bytes.extend(destination.octets());
+    bytes.extend([0x30, 0x39, 0x30, 0x39, 0, 8, 0, 0]);
+    let mut sum: u32 = bytes
+        .chunks_exact(2)
+        .take(10)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    sum = (sum & 0xffff) + (sum >> 16);
+    let checksum = !(sum as u16);
+    bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
+    bytes
+}
+
+fn socket(domain: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers; the result is checked.
+    let socket = unsafe { libc::socket(domain, kind, protocol) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(socket) })
+}
+
+fn send<T>(socket: &OwnedFd, bytes: &[u8], to: &T) -> io::Result<()> {
+    // SAFETY: bytes and address are borrowed for the call, with their lengths.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            0,
+            std::ptr::from_ref(to).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    match sent {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn spoof(source: &str, destination: &str) -> io::Result<()> {
+    let (source, destination) = (parse(source)?, parse::<Ipv4Addr>(destination)?);
+    // IPPROTO_RAW: the header is ours.
+    let socket = socket(libc::AF_INET, libc::IPPROTO_RAW)?;
+    // SAFETY: a sockaddr_in is plain old data, for which zeroes are valid.
+    let mut to: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+    to.sin_family = libc::AF_INET as libc::sa_family_t;
+    to.sin_addr.s_addr = u32::from_ne_bytes(destination.octets());
+    for _ in 0..PACKETS {
+        send(&socket, &packet(source, destination), &to)?;
+    }
+    Ok(())
+}
+
+/// Frames to the network domain's card, from a card that this one is not.
+fn forge(card: &str, address: &str, source: &str) -> io::Result<()> {
+    let index: i32 =
+        parse(std::fs::read_to_string(format!("/sys/class/net/{card}/ifindex"))?.trim())?;
+    let mac = source
+        .split(':')
+        .map(|part| u8::from_str_radix(part, 16).map_err(io::Error::other))
+        .collect::<io::Result<Vec<u8>>>()?;
+    let address: Ipv4Addr = parse(address)?;
+    let mut frame = vec![0xff; 6];
+    frame.extend(&mac);
+    frame.extend([8, 0]);
+    frame.extend(packet(address, address));
+    let socket = socket(libc::AF_PACKET, 0)?;
+    // SAFETY: a sockaddr_ll is plain old data, for which zeroes are valid.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as libc::sa_family_t;
+    to.sll_ifindex = index;
+    for _ in 0..PACKETS {
+        send(&socket, &frame, &to)?;
+    }
+    Ok(())
+}

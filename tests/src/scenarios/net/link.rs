@@ -1,0 +1,307 @@
+//! Clients reach their network domain, and nobody else; the host has no part in it.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::check;
+use crate::e2e::context::{Background, Context};
+use crate::e2e::{Failure, Outcome, Place, Scenario};
+
+pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
+    name: "net-link",
+    about: "clients reach their network domain and never each other, forged frames are refused and counted, the host has no network",
+    run: Place::Host(run),
+};
+
+const NET: &str = "sys-net";
+const PROBE: &str = "net-probe";
+const PORT: &str = "7000";
+const FILE: &str = "/tmp/served";
+const BYTES: u64 = 20_000_000;
+
+fn run(context: &Context<'_>) -> Outcome {
+    make_domains(context)?;
+    // A client brings its network domain with it.
+    context.host_ok(&["bulkhead", "start", "work"])?;
+    check!(
+        context.state(NET)? == "running",
+        "{NET} was not started with its client"
+    );
+    context.guest_ok("personal", &["true"])?;
+    for domain in ["work", "personal"] {
+        context.install_hostile(domain, PROBE)?;
+        let interfaces = interfaces(context, domain)?;
+        check!(interfaces == "eth0 lo", "{domain} has {interfaces}");
+    }
+    let none = interfaces(context, "alone")?;
+    check!(none == "lo", "a domain without network has {none}");
+    context.host_ok(&["bulkhead", "kill", "alone"])?;
+
+    // What is served arrives whole.
+    let (served, sum) = serve(context)?;
+    let net = address(context, NET, "trunk")?;
+    arrives(context, "work", &net, &sum)?;
+    arrives(context, "personal", &net, &sum)?;
+
+    no_way_to_neighbours(context)?;
+    forged_frames(context, &net)?;
+    arrives(context, "work", &net, &sum)?;
+    nothing_on_the_host(context)?;
+    in_use(context)?;
+    elsewhere(context, &net, &sum)?;
+
+    // The link ends: cards stay plugged in.
+    context.host_ok(&["sh", "-c", "kill -9 $(pgrep -x bulkhead-link)"])?;
+    arrives_soon(context, "work", &net, &sum)?;
+
+    // The network domain ends, and comes back: its clients go on.
+    drop(served);
+    context.host_ok(&["bulkhead", "kill", NET])?;
+    let card = port(context, "work", "card")?;
+    check!(
+        card["state"] == "unplugged",
+        "without its network domain work's card is {}",
+        card["state"]
+    );
+    check!(
+        fetch(context, "work", &net)?.is_none(),
+        "something still answers at {net}"
+    );
+    let (_served, sum) = serve(context)?;
+    arrives(context, "work", &net, &sum)?;
+    arrives(context, "personal", &net, &sum)?;
+
+    let told = context.host_ok(&["bulkhead", "net"])?;
+    context.log("net.txt", told.as_bytes())?;
+    context.host_ok(&["bulkhead", "stop", NET, "--force"])?;
+    for domain in ["work", "personal"] {
+        context.host_ok(&["bulkhead", "kill", domain])?;
+        context.host_ok(&["bulkhead", "prefs", domain, "net_domain", "-"])?;
+    }
+    context.host_ok(&["bulkhead", "remove", "--yes", NET])?;
+    Ok(())
+}
+
+fn make_domains(context: &Context<'_>) -> Outcome {
+    for (domain, label) in [("work", "red"), ("personal", "green"), ("alone", "gray")] {
+        context.domain(domain, label)?;
+    }
+    let refused = |command: &[&str], expected: &str| -> Outcome {
+        let output = context.host(command)?;
+        let told = output.stderr_text();
+        check!(
+            output.status == 1 && told.contains(expected),
+            "`{}` says (status {}): {told}",
+            command.join(" "),
+            output.status
+        );
+        Ok(())
+    };
+    let prefs = |domain, value| ["bulkhead", "prefs", domain, "net_domain", value];
+    refused(&prefs("work", NET), "there is no domain `sys-net`")?;
+    refused(&prefs("work", "personal"), "does not provide network")?;
+    context.host_ok(&[
+        "bulkhead",
+        "create",
+        NET,
+        "--label",
+        "red",
+        "--kind",
+        "service",
+        "--cpus",
+        "1",
+        "--home-size",
+        "64",
+        "--provides-network",
+    ])?;
+    for domain in ["work", "personal"] {
+        context.host_ok(&prefs(domain, NET))?;
+    }
+    refused(&prefs(NET, NET), "is the domain itself")?;
+    refused(
+        &["bulkhead", "remove", "--yes", NET],
+        "is the net_domain of",
+    )
+}
+
+fn interfaces(context: &Context<'_>, domain: &str) -> Result<String, Failure> {
+    let names = context.guest_ok(domain, &["ls", "/sys/class/net"])?;
+    Ok(names.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// One card of a domain, as `bulkhead net` tells of it.
+fn port(context: &Context<'_>, domain: &str, kind: &str) -> Result<Value, Failure> {
+    let ports = context.host_ok(&["bulkhead", "net", "--json"])?;
+    let ports: Value = serde_json::from_str(&ports)?;
+    let found = ports
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|port| port["domain"] == domain && port["kind"] == kind);
+    found
+        .cloned()
+        .ok_or_else(|| Failure::new(format!("no {kind} of {domain} in {ports}")))
+}
+
+fn address(context: &Context<'_>, domain: &str, kind: &str) -> Result<String, Failure> {
+    let port = port(context, domain, kind)?;
+    match port["address"].as_str() {
+        Some(address) => Ok(address.to_owned()),
+        None => Err(Failure::new(format!("no address: {port}"))),
+    }
+}
+
+/// A file that the network domain offers, and its checksum.
+fn serve(context: &Context<'_>) -> Result<(Background, String), Failure> {
+    let probe = context.install_hostile(NET, PROBE)?;
+    let make = format!("head -c {BYTES} /dev/urandom > {FILE}; sha256sum < {FILE}");
+    let sum = context.guest_ok(NET, &["sh", "-c", &make])?;
+    let served = context.spawn_in(NET, &[&probe, "serve", PORT, FILE])?;
+    let wait = format!(
+        "for i in $(seq 100); do grep -q ':{:04X} ' /proc/net/tcp && exit 0; sleep 0.1; done; exit 1",
+        PORT.parse::<u16>().unwrap_or_default()
+    );
+    context.guest_ok(NET, &["sh", "-c", &wait])?;
+    Ok((served, sum))
+}
+
+/// The checksum of what a domain gets at an address, if it gets anything.
+fn fetch(context: &Context<'_>, domain: &str, address: &str) -> Result<Option<String>, Failure> {
+    let script = format!(
+        "/tmp/{PROBE} fetch {address} {PORT} > /tmp/fetched || exit 9; sha256sum < /tmp/fetched"
+    );
+    let output = context.guest(domain, &["sh", "-c", &script])?;
+    match output.status {
+        0 => Ok(Some(output.stdout_text())),
+        9 => Ok(None),
+        status => Err(Failure::new(format!(
+            "{domain}: status {status}: {}",
+            output.stderr_text()
+        ))),
+    }
+}
+
+fn arrives(context: &Context<'_>, domain: &str, address: &str, sum: &str) -> Outcome {
+    match fetch(context, domain, address)? {
+        Some(found) if found == sum => Ok(()),
+        Some(_) => Err(Failure::new(format!("{domain} got something else"))),
+        None => {
+            let told = context.host_ok(&["bulkhead", "net"])?;
+            Err(Failure::new(format!(
+                "{domain} does not reach {address}:\n{told}"
+            )))
+        }
+    }
+}
+
+/// The same, while something starts again.
+fn arrives_soon(context: &Context<'_>, domain: &str, address: &str, sum: &str) -> Outcome {
+    for _ in 0..5 {
+        if fetch(context, domain, address)?.is_some_and(|found| found == sum) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    arrives(context, domain, address, sum)
+}
+
+/// Clients do not reach each other, whichever way they try.
+fn no_way_to_neighbours(context: &Context<'_>) -> Outcome {
+    let neighbour = address(context, "personal", "card")?;
+    let probe = format!("/tmp/{PROBE}");
+    let _serves = context.spawn_in("personal", &[&probe, "serve", PORT, "/etc/passwd"])?;
+    let own = fetch(context, "personal", &neighbour)?;
+    check!(own.is_some(), "personal serves nothing");
+    // Through the gateway.
+    let way = fetch(context, "work", &neighbour)?;
+    check!(way.is_none(), "work reaches personal through the gateway");
+    let received = || -> Result<u64, Failure> {
+        let port = port(context, "personal", "card")?;
+        Ok(port["received_frames"].as_u64().unwrap_or(0))
+    };
+    // Straight, by a packet that looks like the neighbour's own, and one for all.
+    let before = received()?;
+    let script = format!("{probe} spoof {neighbour} {neighbour}");
+    context.host_ok(&[
+        "bulkhead", "run", "--root", "work", "--", "sh", "-c", &script,
+    ])?;
+    let after = received()?;
+    check!(
+        after <= before,
+        "personal was sent {} frames by work",
+        after - before
+    );
+    Ok(())
+}
+
+/// Frames of another's address or card do not come through, and are counted.
+fn forged_frames(context: &Context<'_>, net: &str) -> Outcome {
+    let neighbour = address(context, "personal", "card")?;
+    let own = address(context, "work", "card")?;
+    let script = format!(
+        "/tmp/{PROBE} spoof {neighbour} {net} && /tmp/{PROBE} forge eth0 {own} 02:00:00:00:00:99"
+    );
+    context.host_ok(&[
+        "bulkhead", "run", "--root", "work", "--", "sh", "-c", &script,
+    ])?;
+    let port = port(context, "work", "card")?;
+    context.log("refused.json", port.to_string().as_bytes())?;
+    let reasons = port["refused_reasons"].to_string();
+    for reason in ["source_address", "source_mac"] {
+        let count = reasons
+            .split(['"', ','])
+            .find_map(|part| part.strip_prefix(reason)?.trim().parse::<u64>().ok());
+        check!(
+            count.is_some_and(|count| count >= 20),
+            "{reason} is not counted: {port}"
+        );
+    }
+    Ok(())
+}
+
+fn nothing_on_the_host(context: &Context<'_>) -> Outcome {
+    let up = context.host_ok(&[
+        "sh",
+        "-c",
+        "for i in /sys/class/net/*; do \
+           test $(($(cat $i/flags) & 1)) = 0 || basename $i; done",
+    ])?;
+    check!(up.trim().is_empty() || up == "lo\n", "up on the host: {up}");
+    let routes = context.host_ok(&["tail", "-n", "+2", "/proc/net/route"])?;
+    check!(routes.is_empty(), "the host has routes:\n{routes}");
+    Ok(())
+}
+
+/// A network domain that is in use is not stopped by accident.
+fn in_use(context: &Context<'_>) -> Outcome {
+    let output = context.host(&["bulkhead", "stop", NET])?;
+    let told = output.stderr_text();
+    check!(
+        output.status == 1 && told.contains("which run") && context.state(NET)? == "running",
+        "stopping a network domain in use says: {told}"
+    );
+    Ok(())
+}
+
+/// A running client is unplugged and plugged in again.
+fn elsewhere(context: &Context<'_>, net: &str, sum: &str) -> Outcome {
+    context.host_ok(&["bulkhead", "prefs", "personal", "net_domain", "-"])?;
+    let state = |wanted: &str| -> Outcome {
+        for _ in 0..100 {
+            if port(context, "personal", "card")?["state"] == wanted {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        Err(Failure::new(format!("personal's card is not {wanted}")))
+    };
+    state("unplugged")?;
+    check!(
+        fetch(context, "personal", net)?.is_none(),
+        "personal reaches {net} without a network domain"
+    );
+    context.host_ok(&["bulkhead", "prefs", "personal", "net_domain", NET])?;
+    state("plugged")?;
+    arrives_soon(context, "personal", net, sum)
+}
