@@ -73,7 +73,7 @@ fn guest(limit: &str, more: &str) -> String {
          --name net --memory 256M --kernel {IMAGES}/guest/vmlinux \
          --initramfs {IMAGES}/guest/initramfs.cpio \
          --disk {IMAGES}/templates/apps/root.erofs,ro,id=root \
-         --cmdline 'console=ttyS0 quiet panic=-1 cryptomgr.notests bulkhead.name=net' \
+         --cmdline 'console=ttyS0 quiet panic=-1 cryptomgr.notests bulkhead.name=net bulkhead.net=card' \
          --vfio $card {more}"
     )
 }
