@@ -54,9 +54,9 @@ fn with_iommu(context: &OwnHostContext<'_>) -> BootOptions {
     let iommu = "intel-iommu,intremap=on,caching-mode=on,device-iotlb=on";
     add(&mut options, "-device", iommu);
     add(&mut options, "-netdev", NETWORK);
-    let port = "pcie-root-port,id=port,chassis=9,addr=0x1a";
+    let port = "pcie-root-port,id=nicport,chassis=9,addr=0x1a";
     add(&mut options, "-device", port);
-    let card = "virtio-net-pci,bus=port,netdev=nic,disable-legacy=on,iommu_platform=on";
+    let card = "virtio-net-pci,bus=nicport,netdev=nic,disable-legacy=on,iommu_platform=on";
     add(&mut options, "-device", card);
     options
 }
@@ -182,15 +182,16 @@ fn in_the_guest(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
         second = guest("400000", ""),
     );
     let told = context.root_ok(machine, "guest", &script)?;
-    let Some(found) = told
+    // The shell's own line editing may stand before it.
+    let found = told
         .lines()
-        .find_map(|line| line.trim().strip_prefix("nic-probe: "))
-    else {
+        .find_map(|line| line.split_once("nic-probe: {"));
+    let Some((_, found)) = found else {
         return Err(Failure::new(format!(
             "the guest did not reach the echo server: {told}"
         )));
     };
-    let found: serde_json::Value = serde_json::from_str(found)?;
+    let found: serde_json::Value = serde_json::from_str(&format!("{{{}", found.trim()))?;
     eprintln!("  {found}");
     check!(
         found["driver"] == "virtio_net",
