@@ -178,7 +178,7 @@ fn start(guest: &str) -> String {
 /// Shell words that type a command into the guest's shell and wait until it has said `answer`.
 fn type_in(command: &str, answer: &str) -> String {
     format!(
-        "echo '{command}' >&3; for i in $(seq 300); do \
+        "printf '%s\\n' '{command}' >&3; for i in $(seq 300); do \
              grep -q '{answer}' console.txt && break; kill -0 $vmm || break; sleep 0.1; done;"
     )
 }
@@ -190,8 +190,10 @@ fn in_the_guest(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
     let probe = format!(
         "cat /dev/vdb > /tmp/p; chmod +x /tmp/p; /tmp/p {OWN} {SERVER} {BYTES}; cat /proc/interrupts"
     );
-    let scribble = "for o in $(seq 0 255); do printf \"\\377\" | dd bs=1 seek=$o conv=notrunc \
-         of=/sys/class/net/eth0/device/../config 2> /dev/null; done; echo scribbled $((1 + 1))";
+    // The interrupt line is a note for software, and shows that the bytes arrived.
+    let scribble = "c=/sys/class/net/eth0/device/../config; for o in $(seq 0 255); do \
+         printf \"\\377\" | dd bs=1 seek=$o conv=notrunc of=$c 2> /dev/null; done; \
+         echo scribbled$(od -An -tx1 -j 60 -N 1 $c)";
     let own = "od -An -tx1 -v -N 64 $device/config | tr -d '\\n'";
     let script = format!(
         "{CARD} {start} {probe} echo HOST: $(ls /sys/class/net) $(basename $(readlink $device/driver)); \
@@ -203,7 +205,7 @@ fn in_the_guest(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
          echo STATUS: $status; cat vmm.txt serial.txt console.txt",
         start = start(&guest("400000", more)),
         probe = type_in(&probe, "nic-probe: {"),
-        scribble = type_in(scribble, "scribbled 2"),
+        scribble = type_in(scribble, "scribbled ff"),
         second = guest("400000", ""),
     );
     let told = context.root_ok(machine, "guest", &script)?;
@@ -236,7 +238,7 @@ fn in_the_guest(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
         told.contains("SECOND: bulkhead-vmm: PCI device") && told.contains("another guest"),
         "a second guest was not refused: {told}"
     );
-    check!(told.contains("scribbled 2"), "the guest is gone: {told}");
+    check!(told.contains("scribbled ff"), "the guest is gone: {told}");
     let header = |name: &str| {
         let line = told.lines().find_map(|line| line.strip_prefix(name));
         // Without the command register, whose bus mastering is the guest's.
