@@ -254,6 +254,7 @@ impl Placer {
                     .map_err(VmError::kvm("preparing for physical devices"))?
             }
         };
+        // KVM reads the descriptor's number at this address during the call, and nothing after it.
         let attribute = kvm_device_attr {
             group: KVM_DEV_VFIO_GROUP,
             attr: u64::from(KVM_DEV_VFIO_GROUP_ADD),

@@ -39,7 +39,9 @@ fn run(context: &OwnHostContext<'_>) -> Outcome {
     bind(context, &machine)?;
     refused_after(context, &machine)?;
     in_the_guest(context, &machine)?;
+    by_descriptors(context, &machine)?;
     given_back(context, &machine)?;
+    without_reset(context, &machine)?;
     machine.power_off()?;
     without_iommu(context)
 }
@@ -54,9 +56,9 @@ fn with_iommu(context: &OwnHostContext<'_>) -> BootOptions {
     let iommu = "intel-iommu,intremap=on,caching-mode=on,device-iotlb=on";
     add(&mut options, "-device", iommu);
     add(&mut options, "-netdev", NETWORK);
-    let port = "pcie-root-port,id=port,chassis=9,addr=0x1a";
+    let port = "pcie-root-port,id=nicport,chassis=9,addr=0x1a";
     add(&mut options, "-device", port);
-    let card = "virtio-net-pci,bus=port,netdev=nic,disable-legacy=on,iommu_platform=on";
+    let card = "virtio-net-pci,bus=nicport,netdev=nic,disable-legacy=on,iommu_platform=on";
     add(&mut options, "-device", card);
     options
 }
@@ -160,37 +162,63 @@ fn refused_after(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
     refused(context, machine, "memory-lock", own, "8192", &words)
 }
 
-/// Starts the guest, waits for the shell on its console, runs the probe there and switches it off.
+/// Shell words that start a guest with a shell on its console and wait for that; what is typed goes to
+/// descriptor 3.
+fn start(guest: &str) -> String {
+    format!(
+        "cp /usr/lib/bulkhead/nic-probe probe.img; truncate -s %4096 probe.img; \
+         rm -f typed console.txt serial.txt; touch console.txt serial.txt; chown 1000 serial.txt; \
+         mkfifo typed; exec 3<>typed; \
+         (export BULKHEAD_LOG=info; {guest}) < typed > console.txt 2> vmm.txt & vmm=$!; \
+         for i in $(seq 600); do \
+             test -s console.txt && break; kill -0 $vmm || break; sleep 0.1; done;"
+    )
+}
+
+/// Shell words that type a command into the guest's shell and wait until it has said `answer`.
+fn type_in(command: &str, answer: &str) -> String {
+    format!(
+        "printf '%s\\n' '{command}' >&3; for i in $(seq 300); do \
+             grep -q '{answer}' console.txt && break; kill -0 $vmm || break; sleep 0.1; done;"
+    )
+}
+
+/// The guest's card sends and receives; another guest cannot have it; what the guest writes into its
+/// configuration space does not change the card's own; then the guest switches itself off.
 fn in_the_guest(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
     let more = "--disk probe.img,ro,id=probe --serial serial.txt --console stdio";
+    let probe = format!(
+        "cat /dev/vdb > /tmp/p; chmod +x /tmp/p; /tmp/p {OWN} {SERVER} {BYTES}; cat /proc/interrupts"
+    );
+    // The interrupt line is a note for software, and shows that the bytes arrived.
+    let scribble = "c=/sys/class/net/eth0/device/../config; for o in $(seq 0 255); do \
+         printf \"\\377\" | dd bs=1 seek=$o conv=notrunc of=$c 2> /dev/null; done; \
+         echo scribbled$(od -An -tx1 -j 60 -N 1 $c)";
+    let own = "od -An -tx1 -v -N 64 $device/config | tr -d '\\n'";
     let script = format!(
-        "{CARD} ulimit -c 0; cp /usr/lib/bulkhead/nic-probe probe.img; truncate -s %4096 probe.img; \
-         touch serial.txt; chown 1000 serial.txt; rm -f typed; mkfifo typed; exec 3<>typed; \
-         (BULKHEAD_LOG=info; export BULKHEAD_LOG; {guest}) < typed > console.txt 2> vmm.txt & vmm=$!; \
-         for i in $(seq 600); do test -s console.txt && break; kill -0 $vmm || break; sleep 0.1; done; \
-         echo 'cat /dev/vdb > /tmp/p; chmod +x /tmp/p; /tmp/p {OWN} {SERVER} {BYTES}; \
-               cat /proc/interrupts' >&3; \
-         for i in $(seq 300); do grep -q 'nic-probe: {{' console.txt && break; \
-             kill -0 $vmm || break; sleep 0.1; done; \
-         echo HOST: $(ls /sys/class/net) $(basename $(readlink $device/driver)); \
-         ({second}) 2>&1 | sed 's/^/SECOND: /' || true; \
+        "{CARD} {start} {probe} echo HOST: $(ls /sys/class/net) $(basename $(readlink $device/driver)); \
+         echo BEFORE: $({own}); ({second}) 2>&1 | sed 's/^/SECOND: /' || true; \
+         {scribble} echo AFTER: $({own}); \
          echo 'echo o > /proc/sysrq-trigger' >&3; \
          for i in $(seq 300); do kill -0 $vmm 2>/dev/null || break; sleep 0.1; done; \
          status=0; kill $vmm 2>/dev/null || true; wait $vmm || status=$?; \
          echo STATUS: $status; cat vmm.txt serial.txt console.txt",
-        guest = guest("400000", more),
+        start = start(&guest("400000", more)),
+        probe = type_in(&probe, "nic-probe: {"),
+        scribble = type_in(scribble, "scribbled ff"),
         second = guest("400000", ""),
     );
     let told = context.root_ok(machine, "guest", &script)?;
-    let Some(found) = told
+    // The shell's own line editing may stand before it.
+    let found = told
         .lines()
-        .find_map(|line| line.trim().strip_prefix("nic-probe: "))
-    else {
+        .find_map(|line| line.split_once("nic-probe: {"));
+    let Some((_, found)) = found else {
         return Err(Failure::new(format!(
             "the guest did not reach the echo server: {told}"
         )));
     };
-    let found: serde_json::Value = serde_json::from_str(found)?;
+    let found: serde_json::Value = serde_json::from_str(&format!("{{{}", found.trim()))?;
     eprintln!("  {found}");
     check!(
         found["driver"] == "virtio_net",
@@ -210,11 +238,68 @@ fn in_the_guest(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
         told.contains("SECOND: bulkhead-vmm: PCI device") && told.contains("another guest"),
         "a second guest was not refused: {told}"
     );
+    check!(told.contains("scribbled ff"), "the guest is gone: {told}");
+    let header = |name: &str| {
+        let line = told.lines().find_map(|line| line.strip_prefix(name));
+        // Without the command register, whose bus mastering is the guest's.
+        line.map(|line| [&line[..12], &line[18..]].concat())
+    };
+    check!(
+        header("BEFORE: ").is_some() && header("BEFORE: ") == header("AFTER: "),
+        "the guest changed the card: {told}"
+    );
     check!(
         told.contains("STATUS: 0"),
         "the guest did not switch itself off: {told}"
     );
     Ok(())
+}
+
+/// A guest whose VMM may open nothing and was handed the card's group and a container; it is killed
+/// while packets pass.
+fn by_descriptors(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
+    let config = format!(
+        r#"{{"name":"net","memory_mib":256,"kernel":{{"path":"{IMAGES}/guest/vmlinux"}},
+        "initramfs":{{"path":"{IMAGES}/guest/initramfs.cpio"}},
+        "cmdline":"console=ttyS0 quiet panic=-1 cryptomgr.notests bulkhead.name=net",
+        "disks":[{{"id":"root","source":{{"path":"{IMAGES}/templates/apps/root.erofs"}},"read_only":true}},
+                 {{"id":"probe","source":{{"path":"probe.img"}},"read_only":true}}],
+        "console":"stdio",
+        "vfio":[{{"address":"CARD","opened":{{"group":8,"container":9}}}}]}}"#
+    );
+    let guest = "ulimit -l 400000; exec timeout -s KILL 200 setpriv --reuid=1000 --regid=1000 \
+         --init-groups bulkhead-vmm run --config config.json";
+    let probe = format!("cat /dev/vdb > /tmp/p; chmod +x /tmp/p; /tmp/p {OWN} {SERVER} 65536");
+    let script = format!(
+        "{CARD} chown 0 /dev/vfio/$group; echo '{config}' | sed s/CARD/$card/ > config.json; \
+         exec 8<>/dev/vfio/$group 9<>/dev/vfio/vfio; {start} exec 8>&- 9>&-; {probe} \
+         echo '/tmp/p {OWN} {SERVER} 100000000' >&3; sleep 3; pkill -KILL -P $vmm; wait $vmm || true; \
+         cat vmm.txt console.txt",
+        start = start(guest),
+        probe = type_in(&probe, "nic-probe: {"),
+    );
+    let told = context.root_ok(machine, "descriptors", &script)?;
+    check!(
+        told.contains("\"echoed\":65536"),
+        "the guest did not reach the echo server: {told}"
+    );
+    Ok(())
+}
+
+/// A device of the root bus, which has no way to be reset.
+fn without_reset(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
+    let rng = "card=$(basename $(readlink -f /sys/bus/virtio/drivers/virtio_rng/virtio*/..)); \
+         device=/sys/bus/pci/devices/$card; echo vfio-pci > $device/driver_override; \
+         echo $card > $device/driver/unbind; echo $card > /sys/bus/pci/drivers_probe; \
+         chown 1000 /dev/vfio/$(basename $(readlink $device/iommu_group));";
+    refused(
+        context,
+        machine,
+        "no-reset",
+        rng,
+        "unlimited",
+        &["cannot be reset"],
+    )
 }
 
 fn given_back(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
