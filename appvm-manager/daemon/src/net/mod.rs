@@ -179,6 +179,18 @@ impl Manager {
         let upstream = config.net_domain.as_ref();
         let upstream = upstream.map(|net| self.store.assign_number(net));
         let upstream = upstream.transpose()?;
+        // First, so that whatever fails from here on is unplugged by the guest's name.
+        let guest = Guest {
+            name: name.clone(),
+            vsock: self.dirs.runtime_of(name).join("vsock.sock"),
+            has_card: upstream.is_some(),
+            upstream,
+            has_trunk: config.provides_network,
+            ready: false,
+            problem: String::new(),
+            turn: Arc::default(),
+        };
+        self.net.guests().insert(number, guest);
         let mut cards = Vec::new();
         if upstream.is_some() {
             let (links, guests) = cable()?;
@@ -204,17 +216,6 @@ impl Manager {
                 mac,
             });
         }
-        let guest = Guest {
-            name: name.clone(),
-            vsock: self.dirs.runtime_of(name).join("vsock.sock"),
-            has_card: upstream.is_some(),
-            upstream,
-            has_trunk: config.provides_network,
-            ready: false,
-            problem: String::new(),
-            turn: Arc::default(),
-        };
-        self.net.guests().insert(number, guest);
         Ok(cards)
     }
 

@@ -15,6 +15,7 @@ pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
 };
 
 const NET: &str = "sys-net";
+const FIREWALL: &str = "sys-firewall";
 const PROBE: &str = "net-probe";
 const PORT: &str = "7000";
 const FILE: &str = "/tmp/served";
@@ -39,7 +40,7 @@ fn run(context: &Context<'_>) -> Outcome {
     context.host_ok(&["bulkhead", "kill", "alone"])?;
 
     // What is served arrives whole.
-    let (served, sum) = serve(context)?;
+    let (served, sum) = serve(context, NET)?;
     let net = address(context, NET, "trunk")?;
     arrives(context, "work", &net, &sum)?;
     arrives(context, "personal", &net, &sum)?;
@@ -68,7 +69,7 @@ fn run(context: &Context<'_>) -> Outcome {
         fetch(context, "work", &net)?.is_none(),
         "something still answers at {net}"
     );
-    let (_served, sum) = serve(context)?;
+    let (_served, sum) = serve(context, NET)?;
     arrives(context, "work", &net, &sum)?;
     arrives(context, "personal", &net, &sum)?;
 
@@ -101,20 +102,7 @@ fn make_domains(context: &Context<'_>) -> Outcome {
     let prefs = |domain, value| ["bulkhead", "prefs", domain, "net_domain", value];
     refused(&prefs("work", NET), "there is no domain `sys-net`")?;
     refused(&prefs("work", "personal"), "does not provide network")?;
-    context.host_ok(&[
-        "bulkhead",
-        "create",
-        NET,
-        "--label",
-        "red",
-        "--kind",
-        "service",
-        "--cpus",
-        "1",
-        "--home-size",
-        "64",
-        "--provides-network",
-    ])?;
+    make_net_domain(context, NET, &[])?;
     for domain in ["work", "personal"] {
         context.host_ok(&prefs(domain, NET))?;
     }
@@ -123,6 +111,14 @@ fn make_domains(context: &Context<'_>) -> Outcome {
         &["bulkhead", "remove", "--yes", NET],
         "is the net_domain of",
     )
+}
+
+fn make_net_domain(context: &Context<'_>, name: &str, more: &[&str]) -> Outcome {
+    let size = ["--cpus", "1", "--memory", "256", "--home-size", "64"];
+    let kind = ["--label", "red", "--kind", "service", "--provides-network"];
+    let mut command = vec!["bulkhead", "create", name];
+    command.extend(size.iter().chain(&kind).chain(more));
+    context.host_ok(&command).map(drop)
 }
 
 fn interfaces(context: &Context<'_>, domain: &str) -> Result<String, Failure> {
@@ -152,17 +148,17 @@ fn address(context: &Context<'_>, domain: &str, kind: &str) -> Result<String, Fa
     }
 }
 
-/// A file that the network domain offers, and its checksum.
-fn serve(context: &Context<'_>) -> Result<(Background, String), Failure> {
-    let probe = context.install_hostile(NET, PROBE)?;
+/// A file that a network domain offers, and its checksum.
+fn serve(context: &Context<'_>, net: &str) -> Result<(Background, String), Failure> {
+    let probe = context.install_hostile(net, PROBE)?;
     let make = format!("head -c {BYTES} /dev/urandom > {FILE}; sha256sum < {FILE}");
-    let sum = context.guest_ok(NET, &["sh", "-c", &make])?;
-    let served = context.spawn_in(NET, &[&probe, "serve", PORT, FILE])?;
+    let sum = context.guest_ok(net, &["sh", "-c", &make])?;
+    let served = context.spawn_in(net, &[&probe, "serve", PORT, FILE])?;
     let wait = format!(
         "for i in $(seq 100); do grep -q ':{:04X} ' /proc/net/tcp && exit 0; sleep 0.1; done; exit 1",
         PORT.parse::<u16>().unwrap_or_default()
     );
-    context.guest_ok(NET, &["sh", "-c", &wait])?;
+    context.guest_ok(net, &["sh", "-c", &wait])?;
     Ok((served, sum))
 }
 
@@ -284,24 +280,56 @@ fn in_use(context: &Context<'_>) -> Outcome {
     Ok(())
 }
 
-/// A running client is unplugged and plugged in again.
+/// A running client is plugged in elsewhere, unplugged, and plugged in again.
 fn elsewhere(context: &Context<'_>, net: &str, sum: &str) -> Outcome {
-    context.host_ok(&["bulkhead", "prefs", "personal", "net_domain", "-"])?;
-    let state = |wanted: &str| -> Outcome {
-        for _ in 0..100 {
-            if port(context, "personal", "card")?["state"] == wanted {
+    let personal = |value| {
+        let command = ["bulkhead", "prefs", "personal", "net_domain", value];
+        context.host_ok(&command).map(drop)
+    };
+    let reaches = |domain: &str, wanted: &str, state: &str| -> Outcome {
+        for _ in 0..200 {
+            let port = port(context, domain, "card")?;
+            if port["state"] == state && (wanted == "-" || port["net_domain"] == wanted) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(300));
         }
-        Err(Failure::new(format!("personal's card is not {wanted}")))
+        let told = context.host_ok(&["bulkhead", "net"])?;
+        Err(Failure::new(format!(
+            "{domain}'s card is not {state}:\n{told}"
+        )))
     };
-    state("unplugged")?;
+    // Behind a domain that is itself behind one, and is started for it.
+    make_net_domain(context, FIREWALL, &["--net-domain", NET])?;
+    personal(FIREWALL)?;
+    reaches("personal", FIREWALL, "plugged")?;
+    let (served, other_sum) = serve(context, FIREWALL)?;
+    let firewall = address(context, FIREWALL, "trunk")?;
+    arrives_soon(context, "personal", &firewall, &other_sum)?;
+    arrives(context, FIREWALL, net, sum)?;
     check!(
         fetch(context, "personal", net)?.is_none(),
-        "personal reaches {net} without a network domain"
+        "personal reaches {net} through {FIREWALL}, which passes nothing on"
     );
-    context.host_ok(&["bulkhead", "prefs", "personal", "net_domain", NET])?;
-    state("plugged")?;
+    check!(
+        fetch(context, "work", &firewall)?.is_none(),
+        "work reaches {FIREWALL}, which is another client of {NET}"
+    );
+    context.log(
+        "behind.txt",
+        context.host_ok(&["bulkhead", "net"])?.as_bytes(),
+    )?;
+    drop(served);
+
+    personal("-")?;
+    reaches("personal", "-", "unplugged")?;
+    check!(
+        fetch(context, "personal", &firewall)?.is_none(),
+        "personal reaches {FIREWALL} without a network domain"
+    );
+    personal(NET)?;
+    reaches("personal", NET, "plugged")?;
+    context.host_ok(&["bulkhead", "kill", FIREWALL])?;
+    context.host_ok(&["bulkhead", "remove", "--yes", FIREWALL])?;
     arrives_soon(context, "personal", net, sum)
 }
