@@ -261,7 +261,7 @@ fn by_descriptors(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
     let config = format!(
         r#"{{"name":"net","memory_mib":256,"kernel":{{"path":"{IMAGES}/guest/vmlinux"}},
         "initramfs":{{"path":"{IMAGES}/guest/initramfs.cpio"}},
-        "cmdline":"console=ttyS0 quiet panic=-1 cryptomgr.notests bulkhead.name=net",
+        "cmdline":"console=ttyS0 quiet panic=-1 cryptomgr.notests bulkhead.name=net bulkhead.net=card",
         "disks":[{{"id":"root","source":{{"path":"{IMAGES}/templates/apps/root.erofs"}},"read_only":true}},
                  {{"id":"probe","source":{{"path":"probe.img"}},"read_only":true}}],
         "console":"stdio",
