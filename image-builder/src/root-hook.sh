@@ -61,8 +61,14 @@ if [ -d "$BULKHEAD_ADDED" ]; then
         grep -q "^$user:" "$root"/etc/passwd \
             || { echo "service ${service##*/}: there is no user $user" >&2; exit 1; }
         program=$(sed -n 2p "$service")
-        chroot "$root" test -x "$program" \
-            || { echo "service ${service##*/}: no program $program" >&2; exit 1; }
+        case "$program" in
+            # Every guest brings these with it.
+            /run/bulkhead/bin/bulkhead-*) ;;
+            *)
+                chroot "$root" test -x "$program" \
+                    || { echo "service ${service##*/}: no program $program" >&2; exit 1; }
+                ;;
+        esac
         install -D -m 0644 "$service" "$root"/etc/bulkhead/services/"${service##*/}"
     done
 fi

@@ -21,6 +21,8 @@ pub struct CommandLine {
     pub own_root: bool,
     /// `bulkhead.net=card` or `trunk`: it has network cards; a trunk has VLANs as well.
     pub net: Net,
+    /// `bulkhead.pci`: it has physical devices.
+    pub physical: bool,
     /// `bulkhead.timings`: print each stage with its time.
     pub timings: bool,
 }
@@ -35,6 +37,7 @@ impl CommandLine {
                 Some(("bulkhead.root", value)) => line.own_root = value == "own",
                 Some(("bulkhead.net", "card")) => line.net = Net::Card,
                 Some(("bulkhead.net", "trunk")) => line.net = Net::Trunk,
+                None if word == "bulkhead.pci" => line.physical = true,
                 None if word == "bulkhead.timings" => line.timings = true,
                 Some(("bulkhead.timings", value)) => line.timings = value != "0",
                 _ => {}
@@ -52,7 +55,7 @@ mod tests {
     fn finds_its_words_among_others() {
         let line = CommandLine::parse(
             "quiet bulkhead.name=work-2 console=ttyS0 bulkhead.root=own bulkhead.net=card \
-             bulkhead.timings\n",
+             bulkhead.pci bulkhead.timings\n",
         );
         assert_eq!(
             line,
@@ -60,11 +63,12 @@ mod tests {
                 name: Some("work-2".into()),
                 own_root: true,
                 net: Net::Card,
+                physical: true,
                 timings: true
             }
         );
         assert_eq!(
-            CommandLine::parse("bulkhead.timings=0 bulkhead.net=none name=x"),
+            CommandLine::parse("bulkhead.timings=0 bulkhead.net=none bulkhead.pci=x name=x"),
             CommandLine::default()
         );
     }

@@ -37,7 +37,7 @@ pub fn run() -> ! {
     mounts::first();
     console::open();
     let line = CommandLine::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
-    let display = modules::load_all(line.timings, line.net);
+    let display = modules::load_all(&line);
     stages.over("modules");
 
     let link = match Connection::to_vsock(HOST_CID, CONTROL_PORT).and_then(Link::new) {

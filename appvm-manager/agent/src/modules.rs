@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 
-use crate::cmdline::Net;
+use crate::cmdline::{CommandLine, Net};
 use crate::console::{boot_ms, say};
 use crate::files::check;
 
@@ -17,7 +17,8 @@ const COMPRESSED: libc::c_long = 4;
 
 /// Loads what the boot needs and gives the thread that loads the rest meanwhile: the display's
 /// modules, which take long and which only windows need. What fails is reported and left out.
-pub fn load_all(timings: bool, net: Net) -> Option<JoinHandle<()>> {
+pub fn load_all(line: &CommandLine) -> Option<JoinHandle<()>> {
+    let timings = line.timings;
     let list = match fs::read_to_string(LIST) {
         Ok(list) => list,
         Err(error) => {
@@ -26,7 +27,7 @@ pub fn load_all(timings: bool, net: Net) -> Option<JoinHandle<()>> {
         }
     };
     let (late, first): (Vec<_>, Vec<_>) = paths(&list)
-        .filter(|path| is_wanted(path, net))
+        .filter(|path| is_wanted(path, line.net, line.physical))
         .partition(|path| is_for_display(path));
     // Open at once: the initramfs is out of reach when the root has been switched.
     let late: Vec<_> = late
@@ -57,15 +58,30 @@ pub fn load_all(timings: bool, net: Net) -> Option<JoinHandle<()>> {
 }
 
 /// What a guest has no use for is not there to be attacked, and takes no time.
-fn is_wanted(path: &str, net: Net) -> bool {
-    // 8021q and what it needs; all cards are virtio.
-    let vlans = ["/net/8021q/", "/net/802/", "/net/llc/"];
+fn is_wanted(path: &str, net: Net, physical: bool) -> bool {
     let is_of = |folders: &[&str]| folders.iter().any(|folder| path.contains(folder));
-    match net {
-        Net::None => !is_of(&["/drivers/net/"]) && !is_of(&vlans) && !is_of(&["/net/core/"]),
-        Net::Card => !is_of(&vlans),
-        Net::Trunk => true,
+    // Drivers of physical network cards, and what they need.
+    if is_of(&[
+        "/drivers/net/ethernet/",
+        "/drivers/net/phy/",
+        "/drivers/net/mdio/",
+        "/drivers/ptp/",
+        "/drivers/pps/",
+        "/drivers/dca/",
+        "/drivers/i2c/",
+    ]) {
+        return physical;
     }
+    // 8021q and what it needs.
+    let vlans = ["/net/8021q/", "/net/802/", "/net/llc/"];
+    // A network domain's firewall, and the translation of its clients' addresses.
+    let firewall = ["/netfilter/"];
+    if is_of(&vlans) || is_of(&firewall) {
+        return net == Net::Trunk;
+    }
+    // All other cards are virtio; a physical one may be as well.
+    let has_cards = net != Net::None || physical;
+    has_cards || !is_of(&["/drivers/net/", "/net/core/"])
 }
 
 /// Modules of the display depend on each other only.
@@ -130,27 +146,44 @@ mod tests {
 
     #[test]
     fn network_modules_are_for_guests_with_cards() {
-        let modules = "/lib/modules/6.12/kernel";
-        let path = |rest: &str| format!("{modules}/{rest}.ko.xz");
-        let [card, failover, vlan, llc, vsock] = [
+        let names = [
             "drivers/net/virtio_net",
             "net/core/failover",
             "net/8021q/8021q",
             "net/llc/llc",
+            "net/ipv4/netfilter/nf_defrag_ipv4",
+            "net/netfilter/nft_masq",
+            "drivers/net/ethernet/intel/e1000e/e1000e",
+            "drivers/pps/pps_core",
             "net/vmw_vsock/vsock",
-        ]
-        .map(path);
-        for (net, wanted) in [
-            (Net::None, vec![&vsock]),
-            (Net::Card, vec![&card, &failover, &vsock]),
-            (Net::Trunk, vec![&card, &failover, &vlan, &llc, &vsock]),
+        ];
+        let [card, failover, vlan, llc, defrag, masq, nic, pps, vsock] = names;
+        let cards = [card, failover];
+        let trunk = [vlan, llc, defrag, masq];
+        let physical = [nic, pps];
+        for (net, has_physical, wanted) in [
+            (Net::None, false, [&[][..], &[vsock]]),
+            (Net::None, true, [&cards[..], &[nic, pps, vsock]]),
+            (Net::Card, false, [&cards[..], &[vsock]]),
+            (
+                Net::Trunk,
+                false,
+                [&[&cards[..], &trunk].concat(), &[vsock]],
+            ),
+            (
+                Net::Trunk,
+                true,
+                [&[&cards[..], &trunk, &physical].concat(), &[vsock]],
+            ),
         ] {
-            let all = [&card, &failover, &vlan, &llc, &vsock];
-            let found: Vec<_> = all
+            let found: Vec<_> = names
                 .into_iter()
-                .filter(|path| is_wanted(path, net))
+                .filter(|name| {
+                    let path = format!("/lib/modules/6.12/kernel/{name}.ko.xz");
+                    is_wanted(&path, net, has_physical)
+                })
                 .collect();
-            assert_eq!(found, wanted, "{net:?}");
+            assert_eq!(found, wanted.concat(), "{net:?} {has_physical}");
         }
     }
 

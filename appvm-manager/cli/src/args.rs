@@ -123,6 +123,9 @@ pub struct Create {
     /// The domain through which it reaches the network [default: none, it has no network]
     #[arg(long, value_name = "NAME")]
     pub net_domain: Option<DomainName>,
+    /// A PCI device of the host that belongs to it, like 0000:01:00.0; may be repeated.
+    #[arg(long, value_name = "ADDRESS")]
+    pub pci: Vec<String>,
     /// Print the new domain as JSON.
     #[arg(long)]
     pub json: bool,

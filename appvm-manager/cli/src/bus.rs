@@ -105,6 +105,7 @@ pub async fn domains() -> Result<DomainsProxy<'static>, Error> {
 )]
 pub trait Network {
     fn list_ports(&self) -> zbus::Result<Vec<Dict>>;
+    fn list_physical_cards(&self) -> zbus::Result<Vec<Dict>>;
 }
 
 /// A connection to what the manager knows of the network.

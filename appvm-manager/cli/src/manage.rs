@@ -37,6 +37,9 @@ pub async fn create(args: args::Create) -> Result<u8, Error> {
     if let Some(net) = &args.net_domain {
         settings.insert("net_domain".into(), text(net.as_str()));
     }
+    if !args.pci.is_empty() {
+        settings.insert("pci".into(), text(&args.pci.join(",")));
+    }
     let numbers = [
         ("memory_mib", args.memory),
         ("cpus", args.cpus),
@@ -165,6 +168,7 @@ pub async fn info(args: args::Info) -> Result<u8, Error> {
         ("Tags", output::words(&domain["tags"])),
         ("Disposables of", field(&domain, "default_disposable")),
         ("Network", network(&domain)),
+        ("PCI devices", output::words(&domain["pci"])),
         ("File", field(&domain, "file")),
     ];
     if domain["pid"].is_i64() || domain["pid"].is_u64() {

@@ -9,10 +9,16 @@ use crate::manage::field;
 use crate::output;
 
 pub async fn net(args: args::Net) -> Result<u8, Error> {
-    let ports = network().await?.list_ports().await?;
+    let network = network().await?;
+    let ports = network.list_ports().await?;
     let ports: Vec<Value> = ports.iter().map(output::to_json).collect();
+    let cards = network.list_physical_cards().await?;
+    let mut cards: Vec<Value> = cards.iter().map(output::to_json).collect();
+    for card in &mut cards {
+        card["kind"] = "physical".into();
+    }
     if args.json {
-        output::json(&Value::Array(ports))?;
+        output::json(&Value::Array([ports, cards].concat()))?;
         return Ok(0);
     }
     if ports.is_empty() {
@@ -23,6 +29,9 @@ pub async fn net(args: args::Net) -> Result<u8, Error> {
         return Ok(0);
     }
     output::bytes(describe(&ports).as_bytes())?;
+    if !cards.is_empty() {
+        output::bytes(describe_physical(&cards).as_bytes())?;
+    }
     Ok(0)
 }
 
@@ -65,6 +74,55 @@ fn describe(ports: &[Value]) -> String {
     text
 }
 
+/// The physical cards of network domains, as these say.
+fn describe_physical(cards: &[Value]) -> String {
+    let heading = [
+        "DOMAIN", "DEVICES", "DRIVER", "LINK", "ADDRESS", "GATEWAY", "DNS", "LEASE",
+    ];
+    let mut rows = vec![heading.map(String::from).to_vec()];
+    for card in cards {
+        let link = match (&card["runs"], &card["untrusted_carrier"]) {
+            (Value::Bool(false), _) => "off",
+            (_, Value::Bool(true)) => "plugged",
+            (_, Value::Bool(false)) if card["untrusted_interface"].is_string() => "unplugged",
+            (_, Value::Bool(false)) => "no-card",
+            _ => "unknown",
+        };
+        let lease = match card["untrusted_lease_left_s"].as_u64() {
+            Some(seconds) if card["untrusted_address"].is_string() => time(seconds),
+            _ => "-".to_owned(),
+        };
+        rows.push(vec![
+            field(card, "domain"),
+            output::words(&card["devices"]),
+            field(card, "untrusted_driver"),
+            link.to_owned(),
+            field(card, "untrusted_address"),
+            field(card, "untrusted_gateway"),
+            output::words(&card["untrusted_servers"]),
+            lease,
+        ]);
+    }
+    let mut text = format!(
+        "\nPhysical cards, as their domains say:\n{}",
+        output::table(&rows)
+    );
+    for card in cards {
+        if let Some(problem) = card["problem"].as_str() {
+            text.push_str(&format!("{}: {problem}\n", field(card, "domain")));
+        }
+    }
+    text
+}
+
+fn time(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
 fn size(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} B"),
@@ -99,5 +157,30 @@ work: refused: ipv6 1, source_mac 3
 work: its network is not set up
 ";
         assert_eq!(describe(&ports), expected);
+    }
+
+    #[test]
+    fn physical_cards_are_readable() {
+        let cards = [
+            json!({"domain": "net", "devices": ["0000:01:00.0"], "runs": true,
+                   "untrusted_interface": "eth1", "untrusted_driver": "e1000e",
+                   "untrusted_carrier": true, "untrusted_address": "192.0.2.15/24",
+                   "untrusted_gateway": "192.0.2.2", "untrusted_servers": ["192.0.2.3"],
+                   "untrusted_lease_left_s": 86_400}),
+            json!({"domain": "odd", "devices": ["0000:02:00.0"], "runs": true,
+                   "problem": "it says nothing"}),
+            json!({"domain": "usb", "devices": ["0000:03:00.0"], "runs": true,
+                   "untrusted_carrier": false, "untrusted_servers": [],
+                   "untrusted_lease_left_s": 0}),
+        ];
+        let expected = "
+Physical cards, as their domains say:
+DOMAIN  DEVICES       DRIVER  LINK     ADDRESS        GATEWAY    DNS        LEASE
+net     0000:01:00.0  e1000e  plugged  192.0.2.15/24  192.0.2.2  192.0.2.3  24 h
+odd     0000:02:00.0  -       unknown  -              -          -          -
+usb     0000:03:00.0  -       no-card  -              -          -          -
+odd: it says nothing
+";
+        assert_eq!(describe_physical(&cards), expected);
     }
 }

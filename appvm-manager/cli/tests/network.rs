@@ -240,3 +240,42 @@ fn a_network_domain_that_does_not_start_is_named() {
     let error = machine.fails(1, &["start", "work"]);
     assert!(error.contains("behind itself"), "{error}");
 }
+
+#[test]
+fn a_device_belongs_to_one_domain() {
+    let machine = net_and_work();
+    let card = "0000:01:00.0";
+    machine.ok(&["prefs", "net", "pci", "0000:02:00.1,0000:01:00.0"]);
+    let shown = machine.ok(&["prefs", "net", "pci"]);
+    assert_eq!(shown, "0000:01:00.0, 0000:02:00.1\n");
+    assert!(machine.ok(&["info", "net"]).contains(card));
+    let physical = port(&machine, "net", "physical");
+    assert_eq!(physical["devices"][0], card);
+    assert_eq!(physical["runs"], false);
+    assert!(physical["untrusted_address"].is_null());
+    let told = machine.ok(&["net"]);
+    assert!(told.contains("as their domains say"), "{told}");
+
+    let file = machine.path("d.toml");
+    let text = |devices: &str| format!("[[domain]]\nname = \"work\"\npci = [{devices}]\n");
+    fs::write(&file, text("\"0000:01:00.0\"")).unwrap();
+    let file = file.to_str().unwrap();
+    for (arguments, expected) in [
+        (&["prefs", "work", "pci", card][..], "domain `net` already"),
+        (&["create", "x", "--pci", card], "domain `net` already"),
+        (&["apply", "--yes", file], "domain `net` already"),
+        (&["prefs", "work", "pci", "01:00.0"], "as `lspci -D` does"),
+    ] {
+        let error = machine.fails(1, arguments);
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+    }
+    // A copy has none, and the name follows.
+    machine.ok(&["clone", "net", "copy"]);
+    assert_eq!(machine.ok(&["prefs", "copy", "pci"]), "-\n");
+    machine.ok(&["rename", "net", "sys-net"]);
+    let error = machine.fails(1, &["prefs", "work", "pci", card]);
+    assert!(error.contains("domain `sys-net` already"), "{error}");
+    machine.ok(&["prefs", "sys-net", "pci", "-"]);
+    machine.ok(&["apply", "--yes", file]);
+    assert!(machine.ok(&["prefs", "work", "pci"]).contains(card));
+}

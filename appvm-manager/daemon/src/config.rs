@@ -6,6 +6,7 @@ use bulkhead_protocol::{DomainName, Label};
 use bulkhead_vmm_api::GpuBackend;
 use serde::{Deserialize, Serialize};
 
+use crate::pci::PciDevices;
 use crate::tags::Tags;
 use crate::{Error, Result};
 
@@ -114,6 +115,9 @@ pub struct DomainConfig {
     /// The domain through which it reaches the network; none: it has no network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub net_domain: Option<DomainName>,
+    /// The host's PCI devices that belong to it.
+    #[serde(default, skip_serializing_if = "PciDevices::is_empty")]
+    pub pci: PciDevices,
     /// How long it has to switch itself off when it is stopped.
     #[serde(default = "default_stop_timeout_s")]
     pub stop_timeout_s: u32,
@@ -161,6 +165,7 @@ impl DomainConfig {
             default_disposable: None,
             provides_network: false,
             net_domain: None,
+            pci: PciDevices::default(),
             stop_timeout_s: default_stop_timeout_s(),
             gpu_backend: GpuBackend::default(),
         }
@@ -232,15 +237,21 @@ impl DomainConfig {
             );
             return Err(("net_domain", reason));
         }
+        if !self.pci.is_empty() && self.kind.is_disposable() {
+            let reason = "a disposable cannot have PCI devices: give them to a domain that stays";
+            return Err(("pci", reason.to_owned()));
+        }
         Ok(())
     }
 
-    /// A disposable like this domain: it is behind the same network domain, and is none itself.
+    /// A disposable like this domain: it is behind the same network domain, and is none itself. It
+    /// has none of its devices.
     pub fn disposable(&self, name: DomainName) -> Self {
         DomainConfig {
             name,
             kind: Kind::Disposable,
             provides_network: false,
+            pci: PciDevices::default(),
             ..self.clone()
         }
     }
@@ -284,6 +295,7 @@ impl DomainConfig {
     /// Each setting's key and its line in the file, if it has one.
     fn lines(&self) -> Vec<(&'static str, Option<String>)> {
         let tags: Vec<String> = self.tags.iter().map(|tag| format!("\"{tag}\"")).collect();
+        let pci: Vec<String> = self.pci.iter().map(|d| format!("\"{d}\"")).collect();
         let model = self.default_disposable.as_ref();
         let rutabaga = self.gpu_backend == GpuBackend::Rutabaga;
         let quoted = |text: &dyn std::fmt::Display| Some(format!("\"{text}\""));
@@ -343,6 +355,11 @@ impl DomainConfig {
                 "through which it reaches the network",
             ),
             (
+                "pci",
+                (!pci.is_empty()).then(|| format!("[{}]", pci.join(", "))),
+                "the host's devices that belong to it",
+            ),
+            (
                 "gpu_backend",
                 rutabaga.then(|| "\"rutabaga\"".to_owned()),
                 "instead of Bulkhead's own",
@@ -393,6 +410,9 @@ mod tests {
     fn what_is_written_is_read_back() {
         let mut config = DomainConfig::new("work".parse().unwrap(), Label::Red);
         config.gpu_backend = GpuBackend::Rutabaga;
+        config.pci = PciDevices::from_words(["0000:01:00.0", "0000:02:00.1"]).unwrap();
+        assert_eq!(parse(&config.to_text()).unwrap(), config);
+        config.pci = PciDevices::default();
         assert_eq!(parse(&config.to_text()).unwrap(), config);
         config.gpu_backend = GpuBackend::Native;
         assert_eq!(parse(&config.to_text()).unwrap(), config);
@@ -471,6 +491,14 @@ mod tests {
             (
                 "name = \"work\"\nlabel = \"red\"\nkind = \"disposable\"\nprovides_network = true",
                 "/c/work.toml, line 4: a disposable cannot provide network",
+            ),
+            (
+                "name = \"work\"\nlabel = \"red\"\npci = [\"01:00.0\"]",
+                "/c/work.toml, line 3: \"01:00.0\" is no address of a PCI device: write it as",
+            ),
+            (
+                "name = \"work\"\nlabel = \"red\"\nkind = \"disposable\"\npci = [\"0000:01:00.0\"]",
+                "/c/work.toml, line 4: a disposable cannot have PCI devices",
             ),
         ] {
             let error = parse(text).unwrap_err().to_string();

@@ -115,7 +115,11 @@ impl Manager {
         let old = self.store.load(name)?;
         let new = configure(old.clone(), changes)?;
         self.check_new(Some(&old), &new, &[])?;
-        if (&old.net_domain, old.provides_network) != (&new.net_domain, new.provides_network) {
+        let concerns = |config: &DomainConfig| {
+            let net = (config.net_domain.clone(), config.provides_network);
+            (net, config.pci.clone())
+        };
+        if concerns(&old) != concerns(&new) {
             self.check_net(&[&new])?;
         }
         self.save(&old, &new)

@@ -36,6 +36,7 @@ pub mod manager;
 pub mod net;
 mod packets;
 mod paste;
+pub mod pci;
 mod pictures;
 pub mod plan;
 pub mod power;

@@ -3,6 +3,7 @@
 use bulkhead_protocol::DomainName;
 
 use crate::config::{DomainConfig, Kind};
+use crate::pci::PciDevices;
 use crate::tags::Tags;
 use crate::{Error, Result};
 
@@ -13,7 +14,7 @@ pub enum Setting {
     Text(String),
     /// Sizes.
     Number(u64),
-    /// Tags.
+    /// Tags, or devices.
     List(Vec<String>),
 }
 
@@ -58,6 +59,7 @@ pub fn all(config: &DomainConfig) -> Vec<(&'static str, Setting)> {
     let text = |text: &dyn std::fmt::Display| Setting::Text(text.to_string());
     let number = |number: u32| Setting::Number(number.into());
     let tags = config.tags.iter().map(ToString::to_string).collect();
+    let pci = config.pci.iter().map(|device| device.to_string()).collect();
     let model = config.default_disposable.as_ref();
     let backend = serde_json::to_value(config.gpu_backend).unwrap_or_default();
     vec![
@@ -89,6 +91,7 @@ pub fn all(config: &DomainConfig) -> Vec<(&'static str, Setting)> {
                     .unwrap_or_default(),
             ),
         ),
+        ("pci", Setting::List(pci)),
         (
             "gpu_backend",
             Setting::Text(backend.as_str().unwrap_or_default().to_owned()),
@@ -157,15 +160,14 @@ fn set(config: &mut DomainConfig, key: &str, value: &Setting) -> Result<()> {
         "snapshots" => config.snapshots = number()?,
         "stop_timeout_s" => config.stop_timeout_s = number()?,
         "tags" => {
-            let tags = match value {
-                Setting::List(words) => Tags::from_words(words.iter().map(String::as_str)),
-                Setting::Text(text) if text.trim() == "-" => Ok(Tags::default()),
-                Setting::Text(text) => {
-                    Tags::from_words(text.split([',', ' ', '\t']).filter(|word| !word.is_empty()))
-                }
-                Setting::Number(_) => return Err(wrong("words")),
-            };
+            let words = words(value).ok_or_else(|| wrong("words"))?;
+            let tags = Tags::from_words(words);
             config.tags = tags.map_err(|error| Error::Setting(error.to_string()))?;
+        }
+        "pci" => {
+            let words = words(value).ok_or_else(|| wrong("addresses like 0000:01:00.0"))?;
+            let devices = PciDevices::from_words(words);
+            config.pci = devices.map_err(|error| Error::Setting(error.to_string()))?;
         }
         "default_disposable" => config.default_disposable = other_domain()?,
         "provides_network" => config.provides_network = flag()?,
@@ -194,6 +196,19 @@ fn set(config: &mut DomainConfig, key: &str, value: &Setting) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A list, also as a person writes it; `-` is an empty one.
+fn words(value: &Setting) -> Option<Vec<&str>> {
+    match value {
+        Setting::List(words) => Some(words.iter().map(String::as_str).collect()),
+        Setting::Text(text) if text.trim() == "-" => Some(Vec::new()),
+        Setting::Text(text) => {
+            let words = text.split([',', ' ', '\t']);
+            Some(words.filter(|word| !word.is_empty()).collect())
+        }
+        Setting::Number(_) => None,
+    }
 }
 
 fn size_mib(text: &str) -> Option<u32> {
@@ -264,6 +279,7 @@ mod tests {
             ("default_disposable", "web"),
             ("provides_network", "yes"),
             ("net_domain", "sys-net"),
+            ("pci", "0000:02:00.0, 0000:01:00.0"),
             ("gpu_backend", "rutabaga"),
         ] {
             let value = Setting::Text(value.to_owned());
@@ -307,6 +323,7 @@ mod tests {
             ("provides_network", "maybe", "use yes or no"),
             ("net_domain", "A", "`A` is no name"),
             ("net_domain", "work", "is the domain itself"),
+            ("pci", "eth0", "\"eth0\" is no address of a PCI device"),
             ("gpu_backend", "magic", "native or rutabaga"),
             ("name", "x", "bulkhead rename"),
             (

@@ -10,7 +10,7 @@ use std::process::{ExitStatus, Stdio};
 use bulkhead_net::config::Mac;
 use bulkhead_vmm_api::{
     ConsoleConfig, DiskConfig, ExitStatus as VmmStatus, GpuConfig, GuestConnections, NetConfig,
-    Socket, Source, VmConfig, VsockConfig,
+    PciAddress, Socket, Source, VfioConfig, VmConfig, VsockConfig,
 };
 use tokio::process::{Child, Command};
 
@@ -94,7 +94,18 @@ pub fn command_line(config: &DomainConfig, extra: &str) -> String {
         (Some(_), false) => " bulkhead.net=card",
         (None, false) => "",
     };
-    format!("{fixed} bulkhead.name={name}{root}{net}{separator}{extra}")
+    let pci = match config.pci.is_empty() {
+        true => "",
+        false => " bulkhead.pci",
+    };
+    format!("{fixed} bulkhead.name={name}{root}{net}{pci}{separator}{extra}")
+}
+
+fn device(address: PciAddress) -> VfioConfig {
+    VfioConfig {
+        address: address.to_string(),
+        opened: None,
+    }
 }
 
 impl Launch<'_> {
@@ -136,7 +147,8 @@ impl Launch<'_> {
             gpu,
             control: Some(Socket::Fd(self.control.as_raw_fd())),
             kvm: None,
-            vfio: Vec::new(),
+            // Bound to vfio-pci, and its group this user's, by the administrator.
+            vfio: self.config.pci.iter().map(device).collect(),
         };
         let json = serde_json::to_vec(&machine).map_err(io::Error::other)?;
         let memfd = rustix::fs::memfd_create("vm-config", rustix::fs::MemfdFlags::CLOEXEC)?;
@@ -245,5 +257,8 @@ mod tests {
         assert!(command_line(&config, "").ends_with(" bulkhead.net=card"));
         config.provides_network = true;
         assert!(command_line(&config, "").ends_with(" bulkhead.net=trunk"));
+        config.pci = crate::pci::PciDevices::from_words(["0000:01:00.0"]).unwrap();
+        let line = command_line(&config, "");
+        assert!(line.ends_with(" bulkhead.net=trunk bulkhead.pci"), "{line}");
     }
 }

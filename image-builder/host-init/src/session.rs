@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Resource, Rlimit, setrlimit};
+
 use crate::{
     boot::{HOME, RUNTIME, USER_ID, kvm_group, note},
     children::{Identity, spawn},
@@ -79,6 +81,13 @@ pub fn identity(user: User, root: Option<PathBuf>, folder: Option<PathBuf>) -> I
 /// Makes sure that D-Bus runs, and the desktop if it is asked for.
 pub fn ensure(desktop: Option<&[String]>) -> Result<(), String> {
     let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    // As the disk image's session has it: the memory of guests with physical devices is locked.
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    setrlimit(Resource::Memlock, unlimited)
+        .map_err(|error| format!("raising the limit of locked memory: {error}"))?;
     if !started.0 && Path::new("/usr/bin/dbus-daemon").exists() {
         let arguments = [
             "--session",

@@ -7,7 +7,10 @@ use std::{fs, io, thread};
 
 use crate::cards::{self, CLASS};
 use crate::config::{Card, Config, Mac, Trunk};
+use crate::dns;
+use crate::firewall::{self, Firewall};
 use crate::routes::{self, Route};
+use crate::run::Wanted;
 use crate::sys::Network;
 
 /// A card that the machine has is there at once; its driver may still be on its way.
@@ -47,6 +50,12 @@ pub enum ApplyError {
         /// Why not.
         source: io::Error,
     },
+    /// The firewall's rules.
+    #[error("the firewall cannot be set up, so nothing is passed on: {0}")]
+    Firewall(io::Error),
+    /// What other programs are told.
+    #[error("{0} cannot be set up: {1}")]
+    Program(&'static str, io::Error),
     /// No socket.
     #[error("the network cannot be set up: {0}")]
     Network(io::Error),
@@ -55,22 +64,66 @@ pub enum ApplyError {
 /// Makes the guest's network so.
 pub fn apply(config: &Config) -> Result<(), ApplyError> {
     let network = Network::open().map_err(ApplyError::Network)?;
-    // Clients never reach each other through this guest, and it passes nothing on yet.
-    set("ipv4/ip_forward", "0")?;
-    if let Some(card) = &config.card {
-        set_up_card(&network, card)?;
+    let card = config
+        .card
+        .as_ref()
+        .map(|card| find(card.mac))
+        .transpose()?;
+    let physical = config.physical.then(|| find_physical(config)).flatten();
+    let way_out = card.as_ref().or(physical.as_ref());
+    // Before there is anything that could be passed on.
+    let passes_on = set_up_firewall(config, way_out, physical.is_some())?;
+    set("ipv4/ip_forward", if passes_on { "1" } else { "0" })?;
+    if let (Some(name), Some(card)) = (&card, &config.card) {
+        set_up_card(&network, name, card)?;
+    }
+    if let Some(name) = &physical {
+        // Its address is the DHCP client's to set.
+        behave(name)?;
+        network.up(name).map_err(on(name, "the start"))?;
     }
     if let Some(trunk) = &config.trunk {
         set_up_trunk(&network, trunk)?;
     }
+    if config.trunk.is_some() {
+        let wanted = Wanted {
+            physical,
+            forwards_dns: firewall::is_there(),
+        };
+        let told = wanted.tell();
+        told.map_err(|error| ApplyError::Program("the template's services", error))?;
+    }
     Ok(())
 }
 
-fn set_up_card(network: &Network, card: &Card) -> Result<(), ApplyError> {
-    let name = find(card.mac)?;
-    set_up(network, &name, card.mtu, Some(card.address))?;
+/// Loads the rules of a network domain whose template has a firewall. Whether it passes on what its
+/// clients send.
+fn set_up_firewall(
+    config: &Config,
+    way_out: Option<&String>,
+    dhcp: bool,
+) -> Result<bool, ApplyError> {
+    let Some(trunk) = config.trunk.as_ref().filter(|_| firewall::is_there()) else {
+        return Ok(false);
+    };
+    let firewall = Firewall {
+        address: trunk.address,
+        way_out: way_out.cloned(),
+        dhcp,
+    };
+    let loaded = firewall.load();
+    if loaded.is_err() {
+        set("ipv4/ip_forward", "0")?;
+    }
+    loaded.map_err(ApplyError::Firewall)?;
+    Ok(way_out.is_some())
+}
+
+fn set_up_card(network: &Network, name: &str, card: &Card) -> Result<(), ApplyError> {
+    set_up(network, name, card.mtu, Some(card.address))?;
     let wanted = [Route::to(card.gateway), Route::through(card.gateway)];
-    set_routes(network, &name, &wanted)
+    set_routes(network, name, &wanted)?;
+    dns::ask(&[card.gateway]).map_err(|error| ApplyError::Program("DNS", error))
 }
 
 fn set_up_trunk(network: &Network, trunk: &Trunk) -> Result<(), ApplyError> {
@@ -97,6 +150,20 @@ fn set_up_trunk(network: &Network, trunk: &Trunk) -> Result<(), ApplyError> {
     Ok(())
 }
 
+/// The network card among the physical devices. There need not be one.
+fn find_physical(config: &Config) -> Option<String> {
+    let trunk = config.trunk.as_ref().map(|trunk| trunk.mac);
+    let card = config.card.as_ref().map(|card| card.mac);
+    let ours: Vec<Mac> = trunk.into_iter().chain(card).collect();
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match cards::other_than(Path::new(CLASS), &ours) {
+            None if Instant::now() < end => thread::sleep(Duration::from_millis(20)),
+            found => return found,
+        }
+    }
+}
+
 fn find(mac: Mac) -> Result<String, ApplyError> {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -114,9 +181,7 @@ fn set_up(
     mtu: u16,
     address: Option<Ipv4Addr>,
 ) -> Result<(), ApplyError> {
-    for (setting, value) in BEHAVIOUR {
-        set(&setting.replace("IF", name), value)?;
-    }
+    behave(name)?;
     let sized = network.set_mtu(name, mtu);
     sized.map_err(on(name, "the longest packet"))?;
     if let Some(address) = address {
@@ -127,6 +192,13 @@ fn set_up(
         }
     }
     network.up(name).map_err(on(name, "the start"))
+}
+
+fn behave(name: &str) -> Result<(), ApplyError> {
+    for (setting, value) in BEHAVIOUR {
+        set(&setting.replace("IF", name), value)?;
+    }
+    Ok(())
 }
 
 /// Leaves these routes over an interface, and no other.

@@ -21,6 +21,16 @@ pub fn by_mac(class: &Path, mac: Mac) -> Option<String> {
     })
 }
 
+/// The first network card that is none of `ours`, in the order of their names.
+pub fn other_than(class: &Path, ours: &[Mac]) -> Option<String> {
+    let ours: Vec<String> = ours.iter().map(ToString::to_string).collect();
+    names(class).into_iter().find(|name| {
+        let folder = class.join(name);
+        let address = fs::read_to_string(folder.join("address")).unwrap_or_default();
+        folder.join("device").exists() && !ours.iter().any(|mac| mac == address.trim())
+    })
+}
+
 /// The VLANs that a card has, as far as they are called as ours are.
 pub fn vlans(class: &Path, card: &str) -> Vec<u16> {
     let mut vlans: Vec<u16> = names(class)
@@ -72,6 +82,10 @@ mod tests {
         }
         assert_eq!(by_mac(class, mac.parse().unwrap()).unwrap(), "eth0");
         assert!(by_mac(class, "02:00:00:00:00:07".parse().unwrap()).is_none());
+        let (first, other) = (mac.parse().unwrap(), "02:00:00:00:00:06".parse().unwrap());
+        assert_eq!(other_than(class, &[first]).unwrap(), "b");
+        assert_eq!(other_than(class, &[other]).unwrap(), "eth0");
+        assert!(other_than(class, &[first, other]).is_none());
         assert_eq!(vlans(class, "eth0"), [7, 12]);
         assert_eq!(vlans(class, "b"), [8]);
         assert_eq!(vlan_name(7), "vlan7");

@@ -25,6 +25,9 @@ pub struct Config {
     /// The card that its clients are on, if it is a network domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trunk: Option<Trunk>,
+    /// It has physical devices; a network card among them is its way out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub physical: bool,
 }
 
 /// A client's card.
@@ -94,6 +97,9 @@ pub enum ConfigError {
     /// A size of packets that cannot be.
     #[error("mtu {0}: 68 to 65521 are possible")]
     Mtu(u16),
+    /// Two ways out.
+    #[error("a guest with a card to its network domain has no other way out")]
+    TwoWaysOut,
     /// One card for both.
     #[error("{0} is the hardware address of two cards")]
     SameMac(Mac),
@@ -165,6 +171,9 @@ impl Config {
 
     /// Whether it can be followed.
     pub fn check(&self) -> Result<(), ConfigError> {
+        if self.card.is_some() && self.physical {
+            return Err(ConfigError::TwoWaysOut);
+        }
         if let Some(card) = &self.card {
             check_mtu(card.mtu)?;
             check_address(card.address)?;
@@ -209,10 +218,14 @@ fn check_mtu(mtu: u16) -> Result<(), ConfigError> {
 }
 
 /// As the link asks for it: not "this network", not loopback, no group, nothing reserved.
+pub(crate) fn is_of_a_machine(address: Ipv4Addr) -> bool {
+    !matches!(address.octets(), [0 | 127 | 224..=255, ..])
+}
+
 fn check_address(address: Ipv4Addr) -> Result<(), ConfigError> {
-    match address.octets() {
-        [0 | 127 | 224..=255, ..] => Err(ConfigError::Address(address)),
-        _ => Ok(()),
+    match is_of_a_machine(address) {
+        true => Ok(()),
+        false => Err(ConfigError::Address(address)),
     }
 }
 
@@ -270,6 +283,7 @@ mod tests {
             ("02:00:00:00:01:05", "03:00:00:00:01:05", "looks like"),
             ("02:00:00:00:01:05", "2:0:0:0:1:5", "looks like"),
             ("\"mtu\"", "\"speed\"", "unknown field `speed`"),
+            ("{\n", "{\"physical\":true,\n", "no other way out"),
         ] {
             assert!(BOTH.contains(from), "{from}");
             let error = Config::parse(BOTH.replacen(from, to, 1).as_bytes()).unwrap_err();

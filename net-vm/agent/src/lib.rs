@@ -2,16 +2,25 @@
 //!
 //! The manager runs it as root in the guest, once when the guest has come up and again whenever
 //! something changes. It is told everything each time ([`config::Config`], as JSON on standard
-//! input), makes what is missing, takes away what is too much ([`apply`]), and ends. It takes
-//! nothing from the network and listens to nobody.
+//! input), makes what is missing, takes away what is too much ([`apply`]), and ends.
+//!
+//! In a network domain it also loads the [`firewall`], and the template's services run it to become
+//! the programs that such a domain needs: the DHCP client of the physical card ([`lease`]) and the
+//! DNS forwarder ([`dns`]).
 //!
 //! It runs inside the guest and protects nobody from it: what a guest may send is decided by the
-//! link (docs/net.md), whatever is set up here.
+//! link (docs/net.md), whatever is set up here. The firewall protects a network domain from its
+//! clients, and them from each other.
 
 pub mod apply;
 pub mod cards;
 pub mod config;
+pub mod dns;
+pub mod firewall;
+pub mod lease;
 pub mod routes;
+pub mod run;
+pub mod state;
 pub mod sys;
 
 pub use apply::{ApplyError, apply};

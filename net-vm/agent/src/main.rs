@@ -4,17 +4,28 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use bulkhead_net::config::{Config, MAX_BYTES};
+use bulkhead_net::state::State;
+use bulkhead_net::{dns, lease};
 
 const HELP: &str = "\
 bulkhead-net: sets up the network cards of a Bulkhead guest.
 
 The manager runs it as root in the guest and writes a JSON object to its standard input; see
-net-vm/README.md. It takes no arguments.
+net-vm/README.md. In network domains it also has a first argument:
+
+  status  what the physical card's state is, as JSON
+  dhcp    becomes the physical card's DHCP client (a service of the template)
+  dns     becomes the clients' DNS forwarder (a service of the template)
+  lease   takes an event of the DHCP client, which runs it
 ";
 
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        None => {}
+    let result = match std::env::args().nth(1).as_deref() {
+        None => run(),
+        Some("status") => status(),
+        Some("dhcp") => lease::ask().map_err(Into::into),
+        Some("dns") => dns::serve().map_err(Into::into),
+        Some("lease") => lease::event().map_err(Into::into),
         Some("--help" | "-h") => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
@@ -27,14 +38,19 @@ fn main() -> ExitCode {
             eprintln!("bulkhead-net: unknown argument `{other}`; see --help");
             return ExitCode::from(2);
         }
-    }
-    match run() {
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bulkhead-net: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn status() -> Result<(), Box<dyn std::error::Error>> {
+    println!("{}", serde_json::to_string(&State::now())?);
+    Ok(())
 }
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {

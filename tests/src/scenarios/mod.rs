@@ -40,6 +40,7 @@ pub fn all() -> Vec<Scenario> {
         crossing::flood::SCENARIO,
         net::link::SCENARIO,
         net::nic::SCENARIO,
+        net::outside::SCENARIO,
         performance::SCENARIO,
         image::menu::SCENARIO,
         image::desktop::SCENARIO,

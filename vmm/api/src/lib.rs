@@ -8,6 +8,7 @@
 mod config;
 mod control;
 mod exit;
+mod pci;
 
 pub use config::{
     ConsoleConfig, DiskConfig, GpuBackend, GpuConfig, GuestConnections, NetConfig, Socket, Source,
@@ -15,3 +16,4 @@ pub use config::{
 };
 pub use control::{ControlCommand, ControlEvent, ControlReply, ControlRequest, VmState};
 pub use exit::ExitStatus;
+pub use pci::{BadAddress, PciAddress};

@@ -7,7 +7,8 @@ pub mod images;
 use std::fs::File;
 
 use bulkhead_vmm_api::{
-    ConsoleConfig, DiskConfig, GpuConfig, GuestConnections, NetConfig, Source, VfioConfig, VmConfig,
+    ConsoleConfig, DiskConfig, GpuConfig, GuestConnections, NetConfig, PciAddress, Source,
+    VfioConfig, VmConfig,
 };
 use rustix::net::SocketType;
 
@@ -16,7 +17,7 @@ use crate::devices::virtio::console::{Endpoint, terminal::RawMode};
 use crate::devices::virtio::net::device::BadMac;
 use crate::devices::virtio::net::{Mac, Net, Port};
 use crate::devices::virtio::vsock::GuestTarget;
-use crate::pci::vfio::{VfioError, address::PciAddress, host::Opened};
+use crate::pci::vfio::{VfioError, host::Opened};
 use files::{FileError, Inherited, ListeningSocket, Named};
 
 /// Most processors of a guest.

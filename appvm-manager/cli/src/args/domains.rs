@@ -43,6 +43,10 @@ next-start (it has this card when it starts again) or gone. SENT and RECEIVED ar
 as the domain sees them; REFUSED is what it sent and must not (another's address, for example), LOST
 what was for it and did not arrive. docs/net.md explains the reasons, which --json has too.
 
+Below are the network domains with physical devices and what they say of their network card: that is
+what a guest says, not what the host knows. LINK is off, plugged, unplugged, no-card (there is none
+among the devices) or unknown; LEASE is how long the address still counts.
+
 Examples:
   bulkhead net
   bulkhead net --json | jq '.[] | select(.refused > 0) | .domain, .refused_reasons'")]

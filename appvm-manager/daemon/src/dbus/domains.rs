@@ -38,7 +38,7 @@ impl Domains {
 
     /// All settings of a domain: label, kind, template, default_disposable, net_domain,
     /// provides_network (yes or no), gpu_backend (s);
-    /// memory_mib, cpus, home_size_mib, snapshots, stop_timeout_s (u); tags (as).
+    /// memory_mib, cpus, home_size_mib, snapshots, stop_timeout_s (u); tags and pci (as).
     #[zbus(out_args("settings"))]
     async fn get_settings(&self, name: &str) -> Result<Dict> {
         let settings = self.manager.settings(&name.parse()?)?;
@@ -47,7 +47,8 @@ impl Domains {
     }
 
     /// Changes settings of a domain, all or none; they count from its next start (but a card that
-    /// it has leads to another net_domain at once). Numbers and tags may also be text. Gives what changed: keys, old and new, as people read them.
+    /// it has leads to another net_domain at once). Numbers and lists may also be text.
+    /// Gives what changed: keys, old and new, as people read them.
     #[zbus(out_args("changes"))]
     async fn set_settings(&self, name: &str, settings: Dict) -> Result<Dict> {
         let settings = convert::settings(settings)?;

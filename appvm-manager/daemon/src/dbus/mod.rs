@@ -52,8 +52,8 @@ pub struct Api {
 #[interface(name = "org.bulkhead.Manager1")]
 impl Api {
     /// Makes a domain. Settings: label (s), template (s), kind (s), memory_mib (u), cpus (u),
-    /// home_size_mib (u), snapshots (u), stop_timeout_s (u), tags (as), default_disposable (s),
-    /// net_domain (s), provides_network and autostart (s: yes or no). A number may also be text.
+    /// home_size_mib (u), snapshots (u), stop_timeout_s (u), tags and pci (as), default_disposable
+    /// (s), net_domain (s), provides_network and autostart (s: yes or no). A number may also be text.
     async fn create_domain(&self, name: &str, settings: Dict) -> Result<()> {
         let name: DomainName = name.parse()?;
         let config = configure(

@@ -7,7 +7,7 @@ use zbus::interface;
 
 use super::convert::{Dict, Result, text, texts};
 use crate::manager::Manager;
-use crate::net::{Counter, PortInfo};
+use crate::net::{Counter, PhysicalInfo, PortInfo};
 
 /// The interface on the bus.
 pub struct Network {
@@ -34,6 +34,51 @@ impl Network {
         let ports = self.manager.network().await?;
         Ok(ports.iter().map(port).collect())
     }
+
+    /// The network domains with physical devices: domain (s), devices (as: PCI addresses), runs (b);
+    /// problem (s), where a running one does not say how its card is. The rest is its own words,
+    /// which fit their form and may be lies: untrusted_interface and untrusted_driver (s),
+    /// untrusted_carrier (b), untrusted_address (s: with the length of its network's part),
+    /// untrusted_gateway (s), untrusted_servers (as: for names), untrusted_lease_left_s (t).
+    #[zbus(out_args("cards"))]
+    async fn list_physical_cards(&self) -> Result<Vec<Dict>> {
+        let cards = self.manager.physical_cards().await?;
+        Ok(cards.iter().map(physical).collect())
+    }
+}
+
+fn physical(card: &PhysicalInfo) -> Dict {
+    let devices: Vec<String> = card.devices.iter().map(|d| d.to_string()).collect();
+    let mut dict = Dict::from([
+        ("domain".into(), text(card.domain.as_str())),
+        ("devices".into(), texts(&devices)),
+        ("runs".into(), card.runs.into()),
+    ]);
+    if !card.problem.is_empty() {
+        dict.insert("problem".into(), text(card.problem.as_str()));
+    }
+    let Some(state) = &card.untrusted_state else {
+        return dict;
+    };
+    let address = state
+        .address
+        .map(|(address, bits)| format!("{address}/{bits}"));
+    let gateway = state.gateway.map(|gateway| gateway.to_string());
+    for (key, value) in [
+        ("untrusted_interface", &state.interface),
+        ("untrusted_driver", &state.driver),
+        ("untrusted_address", &address),
+        ("untrusted_gateway", &gateway),
+    ] {
+        if let Some(value) = value {
+            dict.insert(key.into(), text(value.as_str()));
+        }
+    }
+    let servers: Vec<String> = state.servers.iter().map(ToString::to_string).collect();
+    dict.insert("untrusted_servers".into(), texts(&servers));
+    dict.insert("untrusted_carrier".into(), state.carrier.into());
+    dict.insert("untrusted_lease_left_s".into(), state.lease_left_s.into());
+    dict
 }
 
 fn port(port: &PortInfo) -> Dict {

@@ -10,6 +10,7 @@ pub mod graph;
 mod guest;
 mod link;
 pub mod number;
+mod physical;
 mod settings;
 mod status;
 
@@ -32,6 +33,7 @@ use link::{Link, Place};
 use number::Number;
 
 pub use link::{Counter, LinkError};
+pub use physical::PhysicalInfo;
 pub use status::{PortInfo, PortKind, PortState};
 
 /// The longest packet of the network between domains, in bytes: Ethernet's.
@@ -50,6 +52,8 @@ struct Guest {
     upstream: Option<Number>,
     /// It has a card for clients.
     has_trunk: bool,
+    /// It has physical devices.
+    has_devices: bool,
     /// Its agent takes commands.
     ready: bool,
     /// Why its network is not as it should be.
@@ -123,6 +127,8 @@ fn description(
             mtu: MTU,
             clients: clients.collect(),
         }),
+        // A domain with a card to another one has no other way out.
+        physical: guest.has_devices && guest.has_trunk && !guest.has_card,
     };
     Some((guest.name.clone(), guest.vsock.clone(), config))
 }
@@ -186,6 +192,7 @@ impl Manager {
             has_card: upstream.is_some(),
             upstream,
             has_trunk: config.provides_network,
+            has_devices: !config.pci.is_empty(),
             ready: false,
             problem: String::new(),
             turn: Arc::default(),
@@ -292,9 +299,17 @@ mod tests {
             has_card: upstream.is_some(),
             upstream: upstream.and_then(Number::new),
             has_trunk,
+            has_devices: false,
             ready: true,
             problem: String::new(),
             turn: Arc::default(),
+        }
+    }
+
+    fn with_devices(guest: Guest) -> Guest {
+        Guest {
+            has_devices: true,
+            ..guest
         }
     }
 
@@ -303,9 +318,9 @@ mod tests {
         let number = |n| Number::new(n).unwrap();
         let net = Net::new(PathBuf::new());
         net.guests().extend([
-            (number(1), guest("net", None, true)),
+            (number(1), with_devices(guest("net", None, true))),
             (number(2), guest("firewall", Some(1), true)),
-            (number(3), guest("work", Some(2), false)),
+            (number(3), with_devices(guest("work", Some(2), false))),
             (number(4), guest("personal", Some(2), false)),
         ]);
         let told = |n| description(&net.guests(), number(n)).map(|(_, _, config)| config);
@@ -315,6 +330,8 @@ mod tests {
         }
         let [first, firewall, work, _] = all;
         assert!(first.card.is_none() && work.trunk.is_none());
+        // A way out is what network domains without another one have.
+        assert!(first.physical && !firewall.physical && !work.physical);
         let vlans = |config: &Config| {
             let trunk = config.trunk.clone().unwrap();
             trunk.clients.iter().map(|c| c.vlan).collect::<Vec<_>>()

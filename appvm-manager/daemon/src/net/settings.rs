@@ -8,7 +8,7 @@ use super::graph::{self, Graph, GraphError, Node};
 use super::{Number, client_place};
 use crate::config::DomainConfig;
 use crate::manager::Manager;
-use crate::{Error, Result};
+use crate::{Error, Result, pci};
 
 impl Manager {
     /// All domains as their files say. A file that is wrong speaks of nobody.
@@ -28,7 +28,22 @@ impl Manager {
             all.insert(config.name.clone(), Node::from(*config));
         }
         let names: Vec<DomainName> = changed.iter().map(|config| config.name.clone()).collect();
-        Ok(graph::check(&all, &names)?)
+        graph::check(&all, &names)?;
+        self.check_pci(changed, &names)
+    }
+
+    /// Whether no two domains have one device.
+    fn check_pci(&self, changed: &[&DomainConfig], names: &[DomainName]) -> Result<()> {
+        let others: Vec<DomainConfig> = self
+            .store
+            .names()?
+            .iter()
+            .filter(|name| !names.contains(name))
+            .filter_map(|name| self.store.load(name).ok())
+            .collect();
+        let all = others.iter().chain(changed.iter().copied());
+        pci::check(all.map(|config| (&config.name, &config.pci)), names)
+            .map_err(|error| Error::Setting(error.to_string()))
     }
 
     /// Fails where a domain is the network domain of others.

@@ -6,15 +6,19 @@ use bulkhead_protocol::DomainName;
 
 use super::{Store, check_space, steps};
 use crate::config::{DomainConfig, Kind};
+use crate::pci::PciDevices;
 use crate::store::change::{self, Change, Folder};
 use crate::volumes::{self, HOME, copy};
 use crate::{Error, Result};
 
 impl Store {
-    /// Makes a domain like `old`, with what is in its home. May take long: a file system that
+    /// Makes a domain like `old`, with what is in its home, but none of its devices. May take long: a file system that
     /// cannot share blocks copies them.
     pub fn clone_domain(&self, old: &DomainName, new: &DomainName) -> Result<()> {
-        let (config, text) = self.text_under_other_name(old, new)?;
+        let mut config = self.under_other_name(old, new)?;
+        // A device cannot be in both.
+        config.pci = PciDevices::default();
+        let text = config.edit(&self.config_file(old), &self.text(old)?);
         let claim = self.claim(new)?;
         let home = self.home_file(old);
         // A home that was lost is made anew at the start, there as here.
@@ -36,7 +40,8 @@ impl Store {
 
     /// Gives a domain another name, also where other domains speak of it.
     pub fn rename(&self, old: &DomainName, new: &DomainName) -> Result<()> {
-        let (_, text) = self.text_under_other_name(old, new)?;
+        let config = self.under_other_name(old, new)?;
+        let text = config.edit(&self.config_file(old), &self.text(old)?);
         let _claim = self.claim(new)?;
         self.clean_up(new);
         let file = |name: &DomainName| format!("{name}.toml");
@@ -88,11 +93,7 @@ impl Store {
         fs::read_to_string(&file).map_err(Error::io("read", &file))
     }
 
-    fn text_under_other_name(
-        &self,
-        old: &DomainName,
-        new: &DomainName,
-    ) -> Result<(DomainConfig, String)> {
+    fn under_other_name(&self, old: &DomainName, new: &DomainName) -> Result<DomainConfig> {
         let mut config = self.load(old)?;
         if config.kind == Kind::Disposable {
             return Err(Error::Disposable {
@@ -104,7 +105,6 @@ impl Store {
         if config.default_disposable.as_ref() == Some(old) {
             config.default_disposable = Some(new.clone());
         }
-        let text = config.edit(&self.config_file(old), &self.text(old)?);
-        Ok((config, text))
+        Ok(config)
     }
 }

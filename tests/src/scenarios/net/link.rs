@@ -16,8 +16,8 @@ pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
 
 const NET: &str = "sys-net";
 const FIREWALL: &str = "sys-firewall";
-const PROBE: &str = "net-probe";
-const PORT: &str = "7000";
+pub(super) const PROBE: &str = "net-probe";
+pub(super) const PORT: &str = "7000";
 const FILE: &str = "/tmp/served";
 const BYTES: u64 = 20_000_000;
 
@@ -113,7 +113,8 @@ fn make_domains(context: &Context<'_>) -> Outcome {
     )
 }
 
-fn make_net_domain(context: &Context<'_>, name: &str, more: &[&str]) -> Outcome {
+/// A network domain that needs little.
+pub(super) fn make_net_domain(context: &Context<'_>, name: &str, more: &[&str]) -> Outcome {
     let size = ["--cpus", "1", "--memory", "256", "--home-size", "64"];
     let kind = ["--label", "red", "--kind", "service", "--provides-network"];
     let mut command = vec!["bulkhead", "create", name];
@@ -127,7 +128,7 @@ fn interfaces(context: &Context<'_>, domain: &str) -> Result<String, Failure> {
 }
 
 /// One card of a domain, as `bulkhead net` tells of it.
-fn port(context: &Context<'_>, domain: &str, kind: &str) -> Result<Value, Failure> {
+pub(super) fn port(context: &Context<'_>, domain: &str, kind: &str) -> Result<Value, Failure> {
     let ports = context.host_ok(&["bulkhead", "net", "--json"])?;
     let ports: Value = serde_json::from_str(&ports)?;
     let found = ports
@@ -140,7 +141,8 @@ fn port(context: &Context<'_>, domain: &str, kind: &str) -> Result<Value, Failur
         .ok_or_else(|| Failure::new(format!("no {kind} of {domain} in {ports}")))
 }
 
-fn address(context: &Context<'_>, domain: &str, kind: &str) -> Result<String, Failure> {
+/// The address of a domain.
+pub(super) fn address(context: &Context<'_>, domain: &str, kind: &str) -> Result<String, Failure> {
     let port = port(context, domain, kind)?;
     match port["address"].as_str() {
         Some(address) => Ok(address.to_owned()),
@@ -149,7 +151,7 @@ fn address(context: &Context<'_>, domain: &str, kind: &str) -> Result<String, Fa
 }
 
 /// A file that a network domain offers, and its checksum.
-fn serve(context: &Context<'_>, net: &str) -> Result<(Background, String), Failure> {
+pub(super) fn serve(context: &Context<'_>, net: &str) -> Result<(Background, String), Failure> {
     let probe = context.install_hostile(net, PROBE)?;
     let make = format!("head -c {BYTES} /dev/urandom > {FILE}; sha256sum < {FILE}");
     let sum = context.guest_ok(net, &["sh", "-c", &make])?;
@@ -163,7 +165,11 @@ fn serve(context: &Context<'_>, net: &str) -> Result<(Background, String), Failu
 }
 
 /// The checksum of what a domain gets at an address, if it gets anything.
-fn fetch(context: &Context<'_>, domain: &str, address: &str) -> Result<Option<String>, Failure> {
+pub(super) fn fetch(
+    context: &Context<'_>,
+    domain: &str,
+    address: &str,
+) -> Result<Option<String>, Failure> {
     let script = format!(
         "/tmp/{PROBE} fetch {address} {PORT} > /tmp/fetched || exit 9; sha256sum < /tmp/fetched"
     );
@@ -256,7 +262,8 @@ fn forged_frames(context: &Context<'_>, net: &str) -> Outcome {
     Ok(())
 }
 
-fn nothing_on_the_host(context: &Context<'_>) -> Outcome {
+/// The host has no network of its own.
+pub(super) fn nothing_on_the_host(context: &Context<'_>) -> Outcome {
     let up = context.host_ok(&[
         "sh",
         "-c",

@@ -2,3 +2,4 @@
 
 pub(super) mod link;
 pub(super) mod nic;
+pub(super) mod outside;

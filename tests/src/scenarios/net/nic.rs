@@ -27,14 +27,14 @@ const NETWORK: &str = "user,id=nic,restrict=on,guestfwd=tcp:10.0.2.100:7-cmd:cat
 const IMAGES: &str = "/usr/share/bulkhead/images";
 
 /// Shell words that every script begins with: the card's address and its IOMMU group.
-const CARD: &str = "set -e; cd /tmp; \
+pub(super) const CARD: &str = "set -e; cd /tmp; \
     card=$(ls -d /sys/bus/pci/devices/*/ | while read d; do \
         test \"$(cat $d/vendor $d/device | tr -d '\\n')\" = 0x1af40x1041 && basename $d || true; done); \
     test -n \"$card\"; device=/sys/bus/pci/devices/$card; \
     group=$(basename $(readlink $device/iommu_group || echo none)); ";
 
 fn run(context: &OwnHostContext<'_>) -> Outcome {
-    let machine = Machine::boot(&with_iommu(context))?;
+    let machine = Machine::boot(&with_iommu(context, NETWORK))?;
     refused_before(context, &machine)?;
     bind(context, &machine)?;
     refused_after(context, &machine)?;
@@ -46,7 +46,8 @@ fn run(context: &OwnHostContext<'_>) -> Outcome {
     without_iommu(context)
 }
 
-fn with_iommu(context: &OwnHostContext<'_>) -> BootOptions {
+/// A host with an IOMMU, and a card on this network.
+pub(super) fn with_iommu(context: &OwnHostContext<'_>, network: &str) -> BootOptions {
     let mut options = context.options("host");
     options.command_line = "intel_iommu=on iommu=pt".to_owned();
     if best_accelerator() == Accelerator::Kvm {
@@ -55,7 +56,7 @@ fn with_iommu(context: &OwnHostContext<'_>) -> BootOptions {
     }
     let iommu = "intel-iommu,intremap=on,caching-mode=on,device-iotlb=on";
     add(&mut options, "-device", iommu);
-    add(&mut options, "-netdev", NETWORK);
+    add(&mut options, "-netdev", network);
     let port = "pcie-root-port,id=nicport,chassis=9,addr=0x1a";
     add(&mut options, "-device", port);
     let card = "virtio-net-pci,bus=nicport,netdev=nic,disable-legacy=on,iommu_platform=on";
@@ -63,7 +64,7 @@ fn with_iommu(context: &OwnHostContext<'_>) -> BootOptions {
     options
 }
 
-fn add(options: &mut BootOptions, flag: &str, value: &str) {
+pub(super) fn add(options: &mut BootOptions, flag: &str, value: &str) {
     let words = [flag.to_owned(), value.to_owned()];
     options.qemu_arguments.extend(words);
 }
@@ -130,7 +131,8 @@ fn refused_before(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
     )
 }
 
-fn bind(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
+/// Takes the card away from the host's driver.
+pub(super) fn bind(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
     let script = format!(
         "{CARD} test -e /sys/class/net/eth0; echo vfio-pci > $device/driver_override; \
          echo $card > $device/driver/unbind; echo $card > /sys/bus/pci/drivers_probe; \

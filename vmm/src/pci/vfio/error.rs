@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::address::{BadAddress, PciAddress};
 use crate::pci::config_space::ConfigSpaceError;
+use bulkhead_vmm_api::{BadAddress, PciAddress};
 
 /// Why a device cannot be given to a guest.
 #[derive(Debug, thiserror::Error)]

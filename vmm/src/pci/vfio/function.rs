@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bulkhead_vmm_api::PciAddress;
 use rustix::process::{Resource, getrlimit};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
 
 use super::VfioError;
-use super::address::PciAddress;
 use super::capabilities::{Messages, MsixTable, Physical};
 use super::host::Opened;
 use super::interrupts::Interrupts;

@@ -9,8 +9,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use bulkhead_vmm_api::PciAddress;
+
 use super::VfioError;
-use super::address::PciAddress;
 use super::kernel::{Container, Group};
 
 const DRIVER: &str = "vfio-pci";

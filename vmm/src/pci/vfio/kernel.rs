@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 
-use super::address::PciAddress;
+use bulkhead_vmm_api::PciAddress;
 
 /// Every request is `_IO(';', 100 + n)`.
 const fn request(number: libc::c_ulong) -> libc::c_ulong {

@@ -15,7 +15,6 @@
 //!
 //! Interrupts by wire (INTx) are not offered: a device without MSI-X and MSI is refused.
 
-pub mod address;
 pub mod capabilities;
 pub mod error;
 pub mod function;

@@ -3,8 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// Domain, bus, device and function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct PciAddress {
     domain: u16,
     bus: u8,
@@ -13,7 +16,7 @@ pub struct PciAddress {
 }
 
 /// A text that is no address of a PCI function.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no address of a PCI device: write it as 0000:01:00.0, as `lspci -D` does")]
 pub struct BadAddress(String);
 
@@ -42,6 +45,20 @@ fn parse(text: &str) -> Option<PciAddress> {
 fn hex(text: &str, digits: usize) -> Option<u32> {
     let is_plain = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_plain.then(|| u32::from_str_radix(text, 16).ok())?
+}
+
+impl TryFrom<String> for PciAddress {
+    type Error = BadAddress;
+
+    fn try_from(text: String) -> Result<Self, BadAddress> {
+        text.parse()
+    }
+}
+
+impl From<PciAddress> for String {
+    fn from(address: PciAddress) -> String {
+        address.to_string()
+    }
 }
 
 impl fmt::Display for PciAddress {

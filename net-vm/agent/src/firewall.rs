@@ -1,0 +1,147 @@
+//! What a network domain passes on: its clients' traffic to the way out and the answers back, with
+//! its own address. Clients reach nothing of the network domain itself but its DNS forwarder, and
+//! never each other.
+
+use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const PROGRAM: &str = "/usr/sbin/nft";
+/// So much of its words is shown.
+const MAX_WORDS: u64 = 500;
+
+/// What the rules depend on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Firewall {
+    /// The network domain's address, which is its clients' gateway.
+    pub address: Ipv4Addr,
+    /// The interface that leads out, if there is one.
+    pub way_out: Option<String>,
+    /// The way out gets its address by DHCP.
+    pub dhcp: bool,
+}
+
+/// Whether this guest's template has a firewall. One without passes nothing on.
+pub fn is_there() -> bool {
+    Path::new(PROGRAM).exists()
+}
+
+impl Firewall {
+    /// All rules, for `nft`. They take the place of those before at once.
+    pub fn rules(&self) -> String {
+        let address = self.address;
+        let mut input = format!(
+            "\
+        iifname \"lo\" accept
+        ct state established,related accept
+        iifname \"vlan*\" ip daddr {address} udp dport 53 accept
+        iifname \"vlan*\" ip daddr {address} tcp dport 53 accept
+"
+        );
+        let (mut forward, mut nat) = (String::new(), String::new());
+        if let Some(way_out) = &self.way_out {
+            if self.dhcp {
+                input.push_str(&format!(
+                    "        iifname \"{way_out}\" udp sport 67 udp dport 68 accept\n"
+                ));
+            }
+            forward = format!(
+                "\
+        ct state established,related counter accept
+        ct state invalid drop
+        iifname \"vlan*\" oifname \"{way_out}\" counter accept
+"
+            );
+            nat = format!("        oifname \"{way_out}\" counter masquerade\n");
+        }
+        format!(
+            "\
+table ip bulkhead
+delete table ip bulkhead
+table ip bulkhead {{
+    chain input {{
+        type filter hook input priority filter; policy drop;
+{input}        counter
+    }}
+    chain forward {{
+        type filter hook forward priority filter; policy drop;
+{forward}        counter
+    }}
+    chain translate {{
+        type nat hook postrouting priority srcnat; policy accept;
+{nat}    }}
+}}
+"
+        )
+    }
+
+    /// Makes them count.
+    pub fn load(&self) -> io::Result<()> {
+        let mut child = Command::new(PROGRAM)
+            .args(["-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(self.rules().as_bytes())?;
+        }
+        let mut words = Vec::new();
+        if let Some(stderr) = child.stderr.take() {
+            stderr.take(MAX_WORDS).read_to_end(&mut words)?;
+        }
+        match child.wait()?.success() {
+            true => Ok(()),
+            false => Err(io::Error::other(
+                String::from_utf8_lossy(&words).trim().to_owned(),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(way_out: Option<&str>, dhcp: bool) -> String {
+        Firewall {
+            address: Ipv4Addr::new(10, 137, 0, 1),
+            way_out: way_out.map(str::to_owned),
+            dhcp,
+        }
+        .rules()
+    }
+
+    #[test]
+    fn only_clients_go_out_and_only_one_way() {
+        let text = rules(Some("eth1"), true);
+        let accepts: Vec<&str> = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.ends_with("accept"))
+            .collect();
+        assert_eq!(
+            accepts,
+            [
+                "iifname \"lo\" accept",
+                "ct state established,related accept",
+                "iifname \"vlan*\" ip daddr 10.137.0.1 udp dport 53 accept",
+                "iifname \"vlan*\" ip daddr 10.137.0.1 tcp dport 53 accept",
+                "iifname \"eth1\" udp sport 67 udp dport 68 accept",
+                "ct state established,related counter accept",
+                "iifname \"vlan*\" oifname \"eth1\" counter accept",
+            ]
+        );
+        assert!(text.contains("oifname \"eth1\" counter masquerade"));
+        assert_eq!(text.matches("policy drop").count(), 2);
+        assert!(!rules(Some("eth0"), false).contains("dport 68"));
+    }
+
+    #[test]
+    fn without_a_way_out_nothing_is_passed_on() {
+        let text = rules(None, false);
+        assert!(!text.contains("masquerade") && !text.contains("oifname"));
+        assert_eq!(text.matches("policy drop").count(), 2);
+    }
+}

@@ -1,0 +1,329 @@
+//! App domains reach the outside through a network domain that owns the physical card: it gets an
+//! address by DHCP, translates theirs, answers for names, and lets them reach nothing else.
+//!
+//! The card is that of `net-nic`. Its network is QEMU's user network, cut off from everything but a
+//! file that the test serves there. So restricted, its DHCP server names neither a router nor a DNS
+//! server: a record of the forwarder's own stands in for what one would answer.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::link::{PORT, PROBE, address, fetch, make_net_domain, nothing_on_the_host, port, serve};
+use super::nic::{CARD, add, bind, with_iommu};
+use crate::check;
+use crate::e2e::context::Context;
+use crate::e2e::own_host::OwnHostContext;
+use crate::e2e::{Failure, Outcome, Place, Scenario};
+use crate::machine::Machine;
+
+pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
+    name: "net-outside",
+    about: "app domains reach the outside through a network domain with the physical card, and nothing else",
+    run: Place::OwnHost(run),
+};
+
+const NET: &str = "sys-net";
+const FIREWALL: &str = "sys-firewall";
+/// Where the test serves a file, and on which port.
+const SERVER: &str = "10.0.2.100";
+const SERVER_PORT: &str = "80";
+/// A name that leads there.
+const NAME: &str = "files.test";
+/// What QEMU's DHCP server gives first.
+const LEASED: &str = "10.0.2.15/24";
+const BYTES: usize = 3_000_000;
+
+fn run(context: &OwnHostContext<'_>) -> Outcome {
+    let served = context.folder().join("served");
+    let contents: Vec<u8> = (0..BYTES).map(|at| (at * 7 + at / 251) as u8).collect();
+    std::fs::write(&served, &contents)?;
+    let captured = context.folder().join("card.pcap");
+    let network = format!(
+        "user,id=nic,restrict=on,guestfwd=tcp:{SERVER}:{SERVER_PORT}-cmd:cat {}",
+        served.display()
+    );
+    let mut options = with_iommu(context, &network);
+    let dump = format!("filter-dump,id=dump,netdev=nic,file={}", captured.display());
+    add(&mut options, "-object", &dump);
+    let machine = Machine::boot(&options)?;
+    let outcome = in_host(context, &machine);
+    if let Ok(log) = std::fs::read(machine.out().join("session.log")) {
+        context.log("session.log", &log)?;
+    }
+    outcome?;
+    machine.power_off()?;
+    on_the_wire(&captured)
+}
+
+fn in_host(own: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
+    let context = &Context::new(machine, own.folder());
+    let card = own.root_ok(machine, "card", &format!("{CARD} echo $card"))?;
+    let card = card.trim();
+    let device = ["--template", "net", "--pci", card];
+    make_net_domain(context, NET, &device)?;
+    for (domain, label) in [("work", "red"), ("personal", "green")] {
+        context.domain(domain, label)?;
+        context.host_ok(&["bulkhead", "prefs", domain, "net_domain", NET])?;
+    }
+    refused(context, card)?;
+    bind(own, machine)?;
+    own.root_ok(
+        machine,
+        "own",
+        &format!("{CARD} chown 1000 /dev/vfio/$group"),
+    )?;
+
+    context.host_ok(&["bulkhead", "start", "work"])?;
+    let outcome = outside(context);
+    // What the network domain says itself, whatever became of it.
+    for (name, command) in [
+        ("net.txt", &["bulkhead", "net"][..]),
+        ("sys-net-log.txt", &["bulkhead", "log", NET]),
+        (
+            "sys-net-state.txt",
+            &[
+                "bulkhead",
+                "run",
+                "--root",
+                NET,
+                "--",
+                "sh",
+                "-c",
+                "ip address; ip route; nft list ruleset; cat /etc/resolv.conf; ps ax; \
+                 cat /proc/net/nf_conntrack",
+            ],
+        ),
+    ] {
+        if let Ok(output) = context.host(command) {
+            let told = [output.stdout, output.stderr].concat();
+            context.log(name, &told)?;
+        }
+    }
+    outcome
+}
+
+/// A device that the host uses, or another domain has, is not given away.
+fn refused(context: &Context<'_>, card: &str) -> Outcome {
+    for (command, expected) in [
+        (
+            &["bulkhead", "start", NET][..],
+            "in use by the host's driver virtio-pci",
+        ),
+        (
+            &["bulkhead", "prefs", "work", "pci", card],
+            "belongs to domain `sys-net` already",
+        ),
+        (
+            &["bulkhead", "prefs", "work", "pci", "eth0"],
+            "is no address of a PCI device",
+        ),
+    ] {
+        let output = context.host(command)?;
+        let told = output.stderr_text();
+        check!(
+            output.status == 1 && told.contains(expected),
+            "`{}` says (status {}): {told}",
+            command.join(" "),
+            output.status
+        );
+    }
+    Ok(())
+}
+
+fn outside(context: &Context<'_>) -> Outcome {
+    has_lease(context)?;
+    for domain in ["work", "personal"] {
+        context.install_hostile(domain, PROBE)?;
+    }
+    arrives(context, "work")?;
+    arrives(context, "personal")?;
+    nothing_on_the_host(context)?;
+    names(context)?;
+    nothing_else(context)?;
+    chain(context)?;
+
+    // The network domain ends and comes back: its clients go on.
+    context.host_ok(&["bulkhead", "kill", NET])?;
+    let without = fetch_outside(context, "work")?;
+    check!(without.is_none(), "work reaches the outside without {NET}");
+    context.host_ok(&["bulkhead", "start", NET])?;
+    has_lease(context)?;
+    arrives(context, "work")
+}
+
+/// Waits until the network domain says that its card has its address.
+fn has_lease(context: &Context<'_>) -> Outcome {
+    let mut state = Value::Null;
+    for _ in 0..120 {
+        state = port(context, NET, "physical")?;
+        if state["untrusted_address"] == LEASED {
+            check!(
+                state["untrusted_driver"] == "virtio_net"
+                    && state["untrusted_carrier"] == true
+                    && state["untrusted_lease_left_s"].as_u64() > Some(1000),
+                "the card's state: {state}"
+            );
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    Err(Failure::new(format!("{NET} has no address: {state}")))
+}
+
+fn fetch_outside(context: &Context<'_>, domain: &str) -> Result<Option<String>, Failure> {
+    let script = format!(
+        "/tmp/{PROBE} fetch {SERVER} {SERVER_PORT} > /tmp/fetched || exit 9; sha256sum < /tmp/fetched"
+    );
+    let output = context.guest(domain, &["sh", "-c", &script])?;
+    Ok((output.status == 0).then(|| output.stdout_text()))
+}
+
+/// A domain gets the file, whole.
+fn arrives(context: &Context<'_>, domain: &str) -> Outcome {
+    let path = context.folder().join("served");
+    let output = std::process::Command::new("sha256sum")
+        .stdin(std::fs::File::open(path)?)
+        .output()?;
+    let sum = String::from_utf8_lossy(&output.stdout).into_owned();
+    match fetch_outside(context, domain)? {
+        Some(found) if found == sum => Ok(()),
+        Some(_) => Err(Failure::new(format!("{domain} got something else"))),
+        None => Err(Failure::new(format!("{domain} does not reach {SERVER}"))),
+    }
+}
+
+/// Clients ask their gateway for names. The forwarder ends, and is started again.
+fn names(context: &Context<'_>) -> Outcome {
+    let record =
+        format!("echo address=/{NAME}/{SERVER} > /etc/dnsmasq.d/test.conf; kill $(pidof dnsmasq)");
+    context.host_ok(&["bulkhead", "run", "--root", NET, "--", "sh", "-c", &record])?;
+    let gateway = address(context, NET, "trunk")?;
+    let asked = context.guest_ok("work", &["cat", "/etc/resolv.conf"])?;
+    check!(
+        asked.contains(&format!("nameserver {gateway}\n")),
+        "work asks others for names: {asked}"
+    );
+    let mut told = String::new();
+    for _ in 0..20 {
+        told = context
+            .guest("work", &["getent", "ahostsv4", NAME])?
+            .stdout_text();
+        if told.starts_with(SERVER) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    Err(Failure::new(format!("{NAME} is not found: {told}")))
+}
+
+/// A client reaches neither the network domain's services nor another client.
+fn nothing_else(context: &Context<'_>) -> Outcome {
+    let (_served, _) = serve(context, NET)?;
+    let net = address(context, NET, "trunk")?;
+    let outer = LEASED.split('/').next().unwrap_or_default();
+    let own = fetch(context, NET, &net)?;
+    check!(own.is_some(), "{NET} serves nothing");
+    let probe = format!("/tmp/{PROBE}");
+    let _serves = context.spawn_in("personal", &[&probe, "serve", PORT, "/etc/passwd"])?;
+    let neighbour = address(context, "personal", "card")?;
+    std::thread::sleep(Duration::from_secs(1));
+    let own = fetch(context, "personal", &neighbour)?;
+    check!(own.is_some(), "personal serves nothing");
+    for target in [net.as_str(), outer, &neighbour] {
+        let way = fetch(context, "work", target)?;
+        check!(way.is_none(), "work reaches {target}:{PORT}");
+    }
+    Ok(())
+}
+
+/// A network domain behind another one does the same once more.
+fn chain(context: &Context<'_>) -> Outcome {
+    make_net_domain(
+        context,
+        FIREWALL,
+        &["--template", "net", "--net-domain", NET],
+    )?;
+    context.host_ok(&["bulkhead", "start", FIREWALL])?;
+    context.host_ok(&["bulkhead", "prefs", "personal", "net_domain", FIREWALL])?;
+    let mut result = Ok(());
+    for _ in 0..10 {
+        result = arrives(context, "personal");
+        if result.is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    result?;
+    let found = context.guest("personal", &["getent", "ahostsv4", NAME])?;
+    let told = found.stdout_text();
+    check!(
+        told.starts_with(SERVER),
+        "personal does not find {NAME} through {FIREWALL}: {told}"
+    );
+    context.host_ok(&["bulkhead", "kill", "personal"])?;
+    context.host_ok(&["bulkhead", "kill", FIREWALL]).map(drop)
+}
+
+/// What the emulator saw on the card's cable: the network domain's address and the network's own,
+/// never a domain's.
+fn on_the_wire(captured: &Path) -> Outcome {
+    let (mut sources, mut packets) = (BTreeSet::new(), 0);
+    for frame in frames(&std::fs::read(captured)?) {
+        // Ethernet, then IPv4, whose source is at 12.
+        if let [_, _, _, _, _, _, _, _, _, _, _, _, 0x08, 0x00, packet @ ..] = frame
+            && let Some([a, b, c, d]) = packet.get(12..16)
+        {
+            sources.insert(Ipv4Addr::new(*a, *b, *c, *d));
+            packets += 1;
+        }
+    }
+    eprintln!("  {packets} packets on the cable, from {sources:?}");
+    let is_ours =
+        |address: &Ipv4Addr| address.is_unspecified() || address.octets().starts_with(&[10, 0, 2]);
+    check!(
+        packets > 1000 && sources.iter().all(is_ours),
+        "{packets} packets on the cable, from {sources:?}"
+    );
+    Ok(())
+}
+
+/// The frames of a capture as the emulator writes it (little endian): a header of 24 bytes, and
+/// before each frame 16, whose third number is its length.
+fn frames(capture: &[u8]) -> Vec<&[u8]> {
+    let mut frames = Vec::new();
+    let mut rest = capture.get(24..).unwrap_or_default();
+    while let Some((header, after)) = rest.split_at_checked(16) {
+        let length = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
+        let Some((frame, after)) = after.split_at_checked(length as usize) else {
+            break;
+        };
+        frames.push(frame);
+        rest = after;
+    }
+    frames
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capture_is_cut_into_frames() {
+        let mut capture = vec![0; 24];
+        for frame in [&b"ab"[..], b"c"] {
+            capture.extend([0; 8]);
+            capture.extend((frame.len() as u32).to_le_bytes());
+            capture.extend([9; 4]);
+            capture.extend(frame);
+        }
+        assert_eq!(frames(&capture), [&b"ab"[..], b"c"]);
+        // The last one may not be whole.
+        capture.pop();
+        assert_eq!(frames(&capture), [&b"ab"[..]]);
+        assert!(frames(b"").is_empty());
+    }
+}
