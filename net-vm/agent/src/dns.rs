@@ -22,8 +22,12 @@ pub fn ask(servers: &[Ipv4Addr]) -> io::Result<()> {
     for server in servers {
         text.push_str(&format!("nameserver {server}\n"));
     }
-    run::write(UPSTREAM, &text)?;
-    run::replace(Path::new(RESOLV_CONF), &text)
+    // The forwarder forgets what it knows when the file changes; each renewal comes by here.
+    if std::fs::read_to_string(run::file(UPSTREAM)).is_ok_and(|before| before == text) {
+        return Ok(());
+    }
+    run::replace(Path::new(RESOLV_CONF), &text)?;
+    run::write(UPSTREAM, &text)
 }
 
 /// The forwarder's configuration: it answers clients, on their interfaces, and asks those that

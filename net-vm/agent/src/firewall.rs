@@ -8,6 +8,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const PROGRAM: &str = "/usr/sbin/nft";
+/// Connections that one client has at a time, so that none takes the room of all others.
+const CONNECTIONS: u32 = 2048;
+/// Connections of all; one takes about 300 bytes of the guest's memory.
+const ALL_CONNECTIONS: u32 = 65_536;
 /// So much of its words is shown.
 const MAX_WORDS: u64 = 500;
 
@@ -60,6 +64,15 @@ impl Firewall {
 table ip bulkhead
 delete table ip bulkhead
 table ip bulkhead {{
+    set clients {{
+        type ipv4_addr
+        size 4096
+        flags dynamic
+    }}
+    chain bounds {{
+        type filter hook prerouting priority filter; policy accept;
+        iifname \"vlan*\" ct state new add @clients {{ ip saddr ct count over {CONNECTIONS} }} counter drop
+    }}
     chain input {{
         type filter hook input priority filter; policy drop;
 {input}        counter
@@ -92,12 +105,30 @@ table ip bulkhead {{
             stderr.take(MAX_WORDS).read_to_end(&mut words)?;
         }
         match child.wait()?.success() {
-            true => Ok(()),
+            true => make_room(),
             false => Err(io::Error::other(
                 String::from_utf8_lossy(&words).trim().to_owned(),
             )),
         }
     }
+}
+
+/// A small guest's kernel has room for less than two clients' connections.
+fn make_room() -> io::Result<()> {
+    for (file, value) in [
+        ("/proc/sys/net/netfilter/nf_conntrack_max", ALL_CONNECTIONS),
+        (
+            "/proc/sys/net/netfilter/nf_conntrack_buckets",
+            ALL_CONNECTIONS / 4,
+        ),
+    ] {
+        // Each change of the latter makes a new table.
+        let value = value.to_string();
+        if std::fs::read_to_string(file)?.trim() != value {
+            std::fs::write(file, value)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -134,6 +165,9 @@ mod tests {
             ]
         );
         assert!(text.contains("oifname \"eth1\" counter masquerade"));
+        assert!(
+            text.contains("iifname \"vlan*\" ct state new add @clients { ip saddr ct count over")
+        );
         assert_eq!(text.matches("policy drop").count(), 2);
         assert!(!rules(Some("eth0"), false).contains("dport 68"));
     }

@@ -121,6 +121,7 @@ allowinterfaces {card}
 ipv4only
 noipv4ll
 clientid
+vendorclassid
 option subnet_mask, routers, domain_name_servers
 nooption classless_static_routes, static_routes, ms_classless_static_routes
 script {}
@@ -185,6 +186,14 @@ mod tests {
         assert_eq!(lease.gateway, Some(at(2)));
         assert_eq!(lease.servers, [at(3), at(4), at(5)]);
         assert_eq!((lease.lease_s, lease.since_s), (86400, 7));
+    }
+
+    #[test]
+    fn servers_learn_the_cards_address_only() {
+        let text = client_config("eth1");
+        assert!(text.starts_with("# Written by bulkhead-net.\nallowinterfaces eth1\n"));
+        // Without a value: none is sent.
+        assert!(text.contains("\nvendorclassid\n") && !text.contains("hostname"));
     }
 
     #[test]

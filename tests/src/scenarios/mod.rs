@@ -41,6 +41,7 @@ pub fn all() -> Vec<Scenario> {
         net::link::SCENARIO,
         net::nic::SCENARIO,
         net::outside::SCENARIO,
+        net::lease::SCENARIO,
         performance::SCENARIO,
         image::menu::SCENARIO,
         image::desktop::SCENARIO,

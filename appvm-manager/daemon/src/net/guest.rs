@@ -22,23 +22,23 @@ const STATE_PATIENCE: Duration = Duration::from_secs(5);
 /// So much of a guest's words is read.
 const MAX_WORDS: u64 = 2000;
 
-/// Why a guest has no network, or not the one that it should have.
+/// Why a guest does not do as it is told, or does not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
     /// The daemon lacks something.
-    #[error("its network cannot be set up: {0}")]
+    #[error("{0}")]
     Io(#[from] io::Error),
     /// It cannot be spoken to.
-    #[error("its network is not set up: {0}")]
+    #[error("{0}")]
     Session(#[from] session::SessionError),
     /// It does not come to an end.
-    #[error("its network is not set up: it takes longer than {0} s")]
+    #[error("it takes longer than {0} s")]
     Late(u64),
     /// What it says of its card is no state.
     #[error(transparent)]
     State(#[from] StateError),
     /// The program in it failed: the guest's words, cleaned.
-    #[error("its network is not set up: it says: {0}")]
+    #[error("it says: {0}")]
     Failed(String),
 }
 

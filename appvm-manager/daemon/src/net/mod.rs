@@ -277,7 +277,7 @@ impl Manager {
         };
         let problem = match guest::configure(vsock, &config).await {
             Ok(()) => String::new(),
-            Err(error) => error.to_string(),
+            Err(error) => format!("its network is not set up: {error}"),
         };
         if let Some(guest) = self.net.guests().get_mut(&number) {
             if !problem.is_empty() {

@@ -52,7 +52,7 @@ impl Manager {
                         ..info
                     },
                     Err(error) => PhysicalInfo {
-                        problem: error.to_string(),
+                        problem: format!("the state of its card is not known: {error}"),
                         ..info
                     },
                 }

@@ -76,7 +76,7 @@ fn guest(limit: &str, more: &str) -> String {
          --name net --memory 256M --kernel {IMAGES}/guest/vmlinux \
          --initramfs {IMAGES}/guest/initramfs.cpio \
          --disk {IMAGES}/templates/apps/root.erofs,ro,id=root \
-         --cmdline 'console=ttyS0 quiet panic=-1 cryptomgr.notests bulkhead.name=net bulkhead.net=card' \
+         --cmdline 'console=ttyS0 quiet panic=-1 cryptomgr.notests bulkhead.name=net bulkhead.pci' \
          --vfio $card {more}"
     )
 }
@@ -263,7 +263,7 @@ fn by_descriptors(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
     let config = format!(
         r#"{{"name":"net","memory_mib":256,"kernel":{{"path":"{IMAGES}/guest/vmlinux"}},
         "initramfs":{{"path":"{IMAGES}/guest/initramfs.cpio"}},
-        "cmdline":"console=ttyS0 quiet panic=-1 cryptomgr.notests bulkhead.name=net bulkhead.net=card",
+        "cmdline":"console=ttyS0 quiet panic=-1 cryptomgr.notests bulkhead.name=net bulkhead.pci",
         "disks":[{{"id":"root","source":{{"path":"{IMAGES}/templates/apps/root.erofs"}},"read_only":true}},
                  {{"id":"probe","source":{{"path":"probe.img"}},"read_only":true}}],
         "console":"stdio",

@@ -26,7 +26,7 @@ pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
     run: Place::OwnHost(run),
 };
 
-const NET: &str = "sys-net";
+pub(super) const NET: &str = "sys-net";
 const FIREWALL: &str = "sys-firewall";
 /// Where the test serves a file, and on which port.
 const SERVER: &str = "10.0.2.100";
@@ -70,12 +70,7 @@ fn in_host(own: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
         context.host_ok(&["bulkhead", "prefs", domain, "net_domain", NET])?;
     }
     refused(context, card)?;
-    bind(own, machine)?;
-    own.root_ok(
-        machine,
-        "own",
-        &format!("{CARD} chown 1000 /dev/vfio/$group"),
-    )?;
+    give_away(own, machine, context)?;
 
     context.host_ok(&["bulkhead", "start", "work"])?;
     let outcome = outside(context);
@@ -106,15 +101,44 @@ fn in_host(own: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
     outcome
 }
 
+/// What the administrator does. What is missing is said meanwhile.
+fn give_away(own: &OwnHostContext<'_>, machine: &Machine, context: &Context<'_>) -> Outcome {
+    bind(own, machine)?;
+    start_refused(context, "give this user")?;
+    give_to_user(own, machine)?;
+    let limit = |most: &str| {
+        let command = format!("prlimit --memlock={most} --pid $(pgrep -x bulkheadd)");
+        own.root_ok(machine, "limit", &command).map(drop)
+    };
+    limit("8388608:unlimited")?;
+    start_refused(context, "256 MiB of memory locked")?;
+    limit("unlimited:unlimited")
+}
+
+/// Lets the desktop user open the card's group.
+pub(super) fn give_to_user(own: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
+    let script = format!("{CARD} chown 1000 /dev/vfio/$group");
+    own.root_ok(machine, "own", &script).map(drop)
+}
+
+/// A start fails with these words of the VMM.
+fn start_refused(context: &Context<'_>, words: &str) -> Outcome {
+    let output = context.host(&["bulkhead", "start", NET])?;
+    let told = output.stderr_text();
+    check!(
+        output.status == 1 && told.contains(words),
+        "starting {NET} says (status {}): {told}",
+        output.status
+    );
+    Ok(())
+}
+
 /// A device that the host uses, or another domain has, is not given away.
 fn refused(context: &Context<'_>, card: &str) -> Outcome {
+    start_refused(context, "in use by the host's driver virtio-pci")?;
     for (command, expected) in [
         (
-            &["bulkhead", "start", NET][..],
-            "in use by the host's driver virtio-pci",
-        ),
-        (
-            &["bulkhead", "prefs", "work", "pci", card],
+            &["bulkhead", "prefs", "work", "pci", card][..],
             "belongs to domain `sys-net` already",
         ),
         (
@@ -135,7 +159,7 @@ fn refused(context: &Context<'_>, card: &str) -> Outcome {
 }
 
 fn outside(context: &Context<'_>) -> Outcome {
-    has_lease(context)?;
+    has_lease(context, LEASED)?;
     for domain in ["work", "personal"] {
         context.install_hostile(domain, PROBE)?;
     }
@@ -151,23 +175,21 @@ fn outside(context: &Context<'_>) -> Outcome {
     let without = fetch_outside(context, "work")?;
     check!(without.is_none(), "work reaches the outside without {NET}");
     context.host_ok(&["bulkhead", "start", NET])?;
-    has_lease(context)?;
+    has_lease(context, LEASED)?;
     arrives(context, "work")
 }
 
 /// Waits until the network domain says that its card has its address.
-fn has_lease(context: &Context<'_>) -> Outcome {
+pub(super) fn has_lease(context: &Context<'_>, leased: &str) -> Result<Value, Failure> {
     let mut state = Value::Null;
     for _ in 0..120 {
         state = port(context, NET, "physical")?;
-        if state["untrusted_address"] == LEASED {
+        if state["untrusted_address"] == leased {
             check!(
-                state["untrusted_driver"] == "virtio_net"
-                    && state["untrusted_carrier"] == true
-                    && state["untrusted_lease_left_s"].as_u64() > Some(1000),
+                state["untrusted_driver"] == "virtio_net" && state["untrusted_carrier"] == true,
                 "the card's state: {state}"
             );
-            return Ok(());
+            return Ok(state);
         }
         std::thread::sleep(Duration::from_millis(500));
     }

@@ -1,0 +1,127 @@
+//! The network domain's address on a network that has a router and a DNS server: its clients' packets
+//! take the router's way, their questions are asked there, the lease is renewed, lost and got again.
+
+use std::time::Duration;
+
+use super::link::{PROBE, make_net_domain, port};
+use super::nic::{CARD, bind, with_iommu};
+use super::outer::{DNS, GIVEN, LEASE_S, NAMED, Outer, ROUTER};
+use super::outside::{NET, give_to_user, has_lease};
+use crate::check;
+use crate::e2e::context::Context;
+use crate::e2e::own_host::OwnHostContext;
+use crate::e2e::{Failure, Outcome, Place, Scenario};
+use crate::machine::Machine;
+
+pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
+    name: "net-lease",
+    about: "a network domain takes address, router and DNS server by DHCP, renews them, and loses them with the lease",
+    run: Place::OwnHost(run),
+};
+
+fn run(own: &OwnHostContext<'_>) -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let outer = Outer::begin(folder.path())?;
+    let machine = Machine::boot(&with_iommu(own, &outer.netdev()))?;
+    let outcome = in_host(own, &machine, &outer);
+    own.log("seen.txt", format!("{:#?}\n", outer.seen()).as_bytes())?;
+    outcome?;
+    machine.power_off()?;
+    Ok(())
+}
+
+fn in_host(own: &OwnHostContext<'_>, machine: &Machine, outer: &Outer) -> Outcome {
+    let context = &Context::new(machine, own.folder());
+    let card = own.root_ok(machine, "card", &format!("{CARD} echo $card"))?;
+    let device = ["--template", "net", "--pci", card.trim()];
+    make_net_domain(context, NET, &device)?;
+    context.domain("work", "red")?;
+    context.host_ok(&["bulkhead", "prefs", "work", "net_domain", NET])?;
+    bind(own, machine)?;
+    give_to_user(own, machine)?;
+    context.host_ok(&["bulkhead", "start", "work"])?;
+    let outcome = leased(context, outer);
+    for (name, command) in [
+        ("net.txt", ["bulkhead", "net", "--json"]),
+        ("sys-net-log.txt", ["bulkhead", "log", NET]),
+    ] {
+        if let Ok(output) = context.host(&command) {
+            context.log(name, &output.stdout)?;
+        }
+    }
+    outcome
+}
+
+fn leased(context: &Context<'_>, outer: &Outer) -> Outcome {
+    let given = format!("{GIVEN}/24");
+    let state = has_lease(context, &given)?;
+    check!(
+        state["untrusted_gateway"] == ROUTER.to_string()
+            && state["untrusted_servers"] == serde_json::json!([DNS.to_string()]),
+        "what {NET} was given: {state}"
+    );
+
+    // Names are asked of the server that DHCP named, which is behind the router.
+    let found = wait("work finds no name", || {
+        let found = context.guest("work", &["getent", "ahostsv4", "files.example"])?;
+        Ok(Some(found.stdout_text()).filter(|told| !told.is_empty()))
+    })?;
+    check!(
+        found.starts_with(&NAMED.to_string()) && outer.seen().questions > 0,
+        "work finds {found}"
+    );
+    // What work sends there itself arrives at the router with the network domain's address.
+    context.install_hostile("work", PROBE)?;
+    let probe = format!("/tmp/{PROBE}");
+    context.guest("work", &[&probe, "fetch", &NAMED.to_string(), "80"])?;
+    let connections = outer.seen().connections.clone();
+    check!(
+        connections.contains(&(GIVEN, NAMED)),
+        "at the router arrived {connections:?}"
+    );
+
+    let renewals = outer.seen().renewals;
+    wait("the lease is not renewed", || {
+        Ok((outer.seen().renewals > renewals + 1).then_some(()))
+    })?;
+    let state = port(context, NET, "physical")?;
+    let left = state["untrusted_lease_left_s"].as_u64();
+    check!(
+        state["untrusted_address"] == given && left <= Some(LEASE_S.into()),
+        "after it was renewed: {state}"
+    );
+
+    outer.seen().silent = true;
+    wait("the lease does not end", || {
+        let state = port(context, NET, "physical")?;
+        Ok(state["untrusted_address"].is_null().then_some(()))
+    })?;
+    outer.seen().silent = false;
+    has_lease(context, &given)?;
+
+    check!(
+        !outer.seen().names_software,
+        "the DHCP server is told which software asks"
+    );
+    let sources = outer.seen().sources.clone();
+    let is_ours = |source: &std::net::Ipv4Addr| source.is_unspecified() || *source == GIVEN;
+    check!(
+        sources.iter().all(is_ours),
+        "on the cable are packets of {sources:?}"
+    );
+    Ok(())
+}
+
+/// Asks until there is an answer, for two minutes.
+fn wait<T>(
+    otherwise: &str,
+    mut ask: impl FnMut() -> Result<Option<T>, Failure>,
+) -> Result<T, Failure> {
+    for _ in 0..120 {
+        if let Some(found) = ask()? {
+            return Ok(found);
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    Err(Failure::new(otherwise))
+}
