@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use calls::{Ask, AskCommand, Transfers};
-pub use domains::{Apply, Clone, Net, Prefs, Rename, Revert, Snapshots};
+pub use domains::{Apply, Clone, Firewall, FirewallAction, Net, Prefs, Rename, Revert, Snapshots};
 
 /// Run applications in domains: virtual machines that show their windows on your desktop, in the
 /// colour of your trust.
@@ -48,6 +48,7 @@ pub enum Command {
     Rename(Rename),
     Prefs(Prefs),
     Net(Net),
+    Firewall(Firewall),
     Snapshots(Snapshots),
     Revert(Revert),
     Apply(Apply),

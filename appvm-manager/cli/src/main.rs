@@ -12,6 +12,7 @@ mod console;
 mod desktop;
 mod domains;
 mod error;
+mod firewall;
 mod log;
 mod manage;
 mod net;
@@ -68,6 +69,7 @@ async fn dispatch(args: Args) -> Result<u8, Error> {
         Command::Remove(remove) => manage::remove(remove).await,
         Command::Clone(clone) => domains::clone(clone).await,
         Command::Rename(rename) => domains::rename(rename).await,
+        Command::Firewall(args) => firewall::firewall(args).await,
         Command::Net(net) => net::net(net).await,
         Command::Prefs(prefs) => domains::prefs(prefs).await,
         Command::Snapshots(snapshots) => domains::snapshots(snapshots).await,

@@ -115,7 +115,8 @@ fn describe_physical(cards: &[Value]) -> String {
     text
 }
 
-fn time(seconds: u64) -> String {
+/// A time for people.
+pub fn time(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),

@@ -107,6 +107,86 @@ fn settings_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn rules_are_kept_in_their_order() {
+    let machine = net_and_work();
+    let shown = machine.ok(&["firewall", "work"]);
+    assert!(shown.contains("-   accept  everything else"), "{shown}");
+    let firewall = |arguments: &[&str]| {
+        let all = [&["firewall", "work"], arguments].concat();
+        machine.ok(&all)
+    };
+    firewall(&[
+        "add",
+        "accept",
+        "dsthost=Example.org",
+        "proto=tcp",
+        "dstports=443",
+    ]);
+    firewall(&["add", "drop dsthost=192.0.2.0/24 comment=as one word"]);
+    firewall(&[
+        "add",
+        "--before",
+        "2",
+        "accept",
+        "expire=+1h",
+        "comment=in",
+        "between",
+    ]);
+    firewall(&["log", "off"]);
+    let shown = firewall(&["default", "drop"]);
+    for (line, expected) in shown.lines().skip(1).zip([
+        "1   accept  dsthost=example.org proto=tcp dstports=443",
+        "2   accept  expire=",
+        "3   drop    dsthost=192.0.2.0/24 comment=as one word",
+        "-   drop    everything else",
+        "work: `net` applies them and logs nothing",
+    ]) {
+        assert!(line.starts_with(expected), "{shown}");
+    }
+    // They are in the domain's file.
+    let file = fs::read_to_string(machine.path("config/bulkhead/domains/work.toml")).unwrap();
+    assert!(file.contains("firewall_default = \"drop\""), "{file}");
+    assert!(
+        file.contains("\"drop dsthost=192.0.2.0/24 comment=as one word\""),
+        "{file}"
+    );
+    firewall(&["remove", "1", "3"]);
+    let json: Value = serde_json::from_str(&firewall(&["--json"])).unwrap();
+    assert_eq!(json["rules"].as_array().unwrap().len(), 1, "{json}");
+    assert_eq!(json["rules"][0]["ended"], false, "{json}");
+    for (arguments, expected) in [
+        (&["add", "allow"][..], "begins with `accept` or `drop`"),
+        (
+            &["add", "accept", "port=5"],
+            "the rule `accept port=5`: `port=5` is no part",
+        ),
+        (
+            &["add", "--before", "3", "drop"],
+            "`work` has no rule 3; it has 1",
+        ),
+        (&["remove", "2"], "`work` has no rule 2; it has 1"),
+    ] {
+        let all = [&["firewall", "work"], arguments].concat();
+        let error = machine.fails(1, &all);
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+    }
+    // What has ended goes when something is added.
+    machine.ok(&[
+        "prefs",
+        "work",
+        "firewall",
+        "drop expire=1000; accept dsthost=192.0.2.1",
+    ]);
+    let shown = firewall(&["add", "--before", "2", "drop", "dsthost=192.0.2.2"]);
+    assert!(shown.contains("1   drop    dsthost=192.0.2.2"), "{shown}");
+    assert!(shown.contains("2   accept  dsthost=192.0.2.1"), "{shown}");
+    let shown = firewall(&["reset"]);
+    assert!(shown.contains("-   accept  everything else"), "{shown}");
+    assert_eq!(shown.lines().count(), 3, "{shown}");
+    machine.fails(1, &["firewall", "gone"]);
+}
+
+#[test]
 fn addresses_stay() {
     let mut machine = net_and_work();
     machine.ok(&["create", "alone"]);

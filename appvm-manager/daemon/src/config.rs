@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bulkhead_net::rules::{Action, Log, MAX_RULES, Policy, Rule};
 use bulkhead_protocol::{DomainName, Label};
 use bulkhead_vmm_api::GpuBackend;
 use serde::{Deserialize, Serialize};
@@ -115,6 +116,15 @@ pub struct DomainConfig {
     /// The domain through which it reaches the network; none: it has no network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub net_domain: Option<DomainName>,
+    /// What it may reach, in the order in which it is asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub firewall: Vec<Rule>,
+    /// What becomes of that which fits no rule.
+    #[serde(default)]
+    pub firewall_default: Action,
+    /// Which of its connections its network domain writes down.
+    #[serde(default)]
+    pub firewall_log: Log,
     /// The host's PCI devices that belong to it.
     #[serde(default, skip_serializing_if = "PciDevices::is_empty")]
     pub pci: PciDevices,
@@ -165,6 +175,9 @@ impl DomainConfig {
             default_disposable: None,
             provides_network: false,
             net_domain: None,
+            firewall: Vec::new(),
+            firewall_default: Action::default(),
+            firewall_log: Log::default(),
             pci: PciDevices::default(),
             stop_timeout_s: default_stop_timeout_s(),
             gpu_backend: GpuBackend::default(),
@@ -237,11 +250,27 @@ impl DomainConfig {
             );
             return Err(("net_domain", reason));
         }
+        if self.firewall.len() > MAX_RULES {
+            let reason = format!(
+                "{} rules are too many; use at most {MAX_RULES}",
+                self.firewall.len()
+            );
+            return Err(("firewall", reason));
+        }
         if !self.pci.is_empty() && self.kind.is_disposable() {
             let reason = "a disposable cannot have PCI devices: give them to a domain that stays";
             return Err(("pci", reason.to_owned()));
         }
         Ok(())
+    }
+
+    /// What it may reach.
+    pub fn firewall(&self) -> Policy {
+        Policy {
+            rules: self.firewall.clone(),
+            default: self.firewall_default,
+            log: self.firewall_log,
+        }
     }
 
     /// A disposable like this domain: it is behind the same network domain, and is none itself. It
@@ -296,6 +325,11 @@ impl DomainConfig {
     fn lines(&self) -> Vec<(&'static str, Option<String>)> {
         let tags: Vec<String> = self.tags.iter().map(|tag| format!("\"{tag}\"")).collect();
         let pci: Vec<String> = self.pci.iter().map(|d| format!("\"{d}\"")).collect();
+        let rules: Vec<String> = self
+            .firewall
+            .iter()
+            .map(|rule| format!("\"{rule}\""))
+            .collect();
         let model = self.default_disposable.as_ref();
         let rutabaga = self.gpu_backend == GpuBackend::Rutabaga;
         let quoted = |text: &dyn std::fmt::Display| Some(format!("\"{text}\""));
@@ -353,6 +387,23 @@ impl DomainConfig {
                 "net_domain",
                 self.net_domain.as_ref().map(|net| format!("\"{net}\"")),
                 "through which it reaches the network",
+            ),
+            (
+                "firewall",
+                (!rules.is_empty()).then(|| format!("[{}]", rules.join(", "))),
+                "what it may reach; the first that fits counts",
+            ),
+            (
+                "firewall_default",
+                (self.firewall_default != Action::default())
+                    .then(|| format!("\"{}\"", self.firewall_default.name())),
+                "where no rule fits",
+            ),
+            (
+                "firewall_log",
+                (self.firewall_log != Log::default())
+                    .then(|| format!("\"{}\"", self.firewall_log.name())),
+                "in its network domain",
             ),
             (
                 "pci",

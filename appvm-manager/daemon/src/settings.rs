@@ -1,11 +1,15 @@
 //! A domain's settings by name: read, changed and checked before anything is written.
 
+use bulkhead_net::rules::{Log, Rule};
 use bulkhead_protocol::DomainName;
 
 use crate::config::{DomainConfig, Kind};
 use crate::pci::PciDevices;
 use crate::tags::Tags;
 use crate::{Error, Result};
+
+/// The list of rules.
+pub const FIREWALL: &str = "firewall";
 
 /// A setting's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +30,8 @@ impl Setting {
             Setting::List(words) if words.is_empty() => "-".to_owned(),
             Setting::Text(text) => text.clone(),
             Setting::Number(number) => number.to_string(),
+            // A rule has blanks and may have commas.
+            Setting::List(words) if words.iter().any(|word| word.contains(' ')) => words.join("; "),
             Setting::List(words) => words.join(", "),
         }
     }
@@ -60,6 +66,7 @@ pub fn all(config: &DomainConfig) -> Vec<(&'static str, Setting)> {
     let number = |number: u32| Setting::Number(number.into());
     let tags = config.tags.iter().map(ToString::to_string).collect();
     let pci = config.pci.iter().map(|device| device.to_string()).collect();
+    let rules = config.firewall.iter().map(ToString::to_string).collect();
     let model = config.default_disposable.as_ref();
     let backend = serde_json::to_value(config.gpu_backend).unwrap_or_default();
     vec![
@@ -91,6 +98,9 @@ pub fn all(config: &DomainConfig) -> Vec<(&'static str, Setting)> {
                     .unwrap_or_default(),
             ),
         ),
+        (FIREWALL, Setting::List(rules)),
+        ("firewall_default", text(&config.firewall_default.name())),
+        ("firewall_log", text(&config.firewall_log.name())),
         ("pci", Setting::List(pci)),
         (
             "gpu_backend",
@@ -172,6 +182,18 @@ fn set(config: &mut DomainConfig, key: &str, value: &Setting) -> Result<()> {
         "default_disposable" => config.default_disposable = other_domain()?,
         "provides_network" => config.provides_network = flag()?,
         "net_domain" => config.net_domain = other_domain()?,
+        FIREWALL => config.firewall = rules(value, now())?,
+        "firewall_default" => {
+            config.firewall_default = text()?.parse().map_err(|_| wrong("accept or drop"))?;
+        }
+        "firewall_log" => {
+            config.firewall_log = match text()? {
+                "off" => Log::Off,
+                "dropped" => Log::Dropped,
+                "all" => Log::All,
+                _ => return Err(wrong("off, dropped or all")),
+            }
+        }
         "gpu_backend" => {
             let name = serde_json::Value::from(text()?);
             config.gpu_backend =
@@ -209,6 +231,42 @@ fn words(value: &Setting) -> Option<Vec<&str>> {
         }
         Setting::Number(_) => None,
     }
+}
+
+/// Rules, also as a person writes them, with a `;` between two.
+fn rules(value: &Setting, now: u64) -> Result<Vec<Rule>> {
+    let texts: Vec<&str> = match value {
+        Setting::List(rules) => rules.iter().map(String::as_str).collect(),
+        Setting::Text(text) if text.trim() == "-" => Vec::new(),
+        Setting::Text(text) => text
+            .split(';')
+            .filter(|rule| !rule.trim().is_empty())
+            .collect(),
+        Setting::Number(_) => {
+            return Err(Error::Setting(format!("{FIREWALL}: use rules, or -")));
+        }
+    };
+    let rules = texts.into_iter().map(|text| rule(text, now));
+    rules.collect()
+}
+
+/// One rule, as a person writes it.
+pub fn rule(text: &str, now: u64) -> Result<Rule> {
+    Rule::parse(text.trim(), now).map_err(|error| {
+        let text: String = text
+            .trim()
+            .chars()
+            .take(80)
+            .flat_map(char::escape_debug)
+            .collect();
+        Error::Setting(format!("the rule `{text}`: {error}"))
+    })
+}
+
+/// In seconds since 1970.
+pub fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 fn size_mib(text: &str) -> Option<u32> {
@@ -279,6 +337,12 @@ mod tests {
             ("default_disposable", "web"),
             ("provides_network", "yes"),
             ("net_domain", "sys-net"),
+            (
+                "firewall",
+                "accept dsthost=a.org proto=tcp dstports=443; drop comment=b, c",
+            ),
+            ("firewall_default", "drop"),
+            ("firewall_log", "all"),
             ("pci", "0000:02:00.0, 0000:01:00.0"),
             ("gpu_backend", "rutabaga"),
         ] {
@@ -323,6 +387,18 @@ mod tests {
             ("provides_network", "maybe", "use yes or no"),
             ("net_domain", "A", "`A` is no name"),
             ("net_domain", "work", "is the domain itself"),
+            (
+                "firewall",
+                "drop; allow",
+                "the rule `allow`: it begins with `accept` or `drop`",
+            ),
+            (
+                "firewall",
+                "accept dsthost=a b",
+                "the rule `accept dsthost=a b`: `b` is no part",
+            ),
+            ("firewall_default", "deny", "use accept or drop"),
+            ("firewall_log", "some", "use off, dropped or all"),
             ("pci", "eth0", "\"eth0\" is no address of a PCI device"),
             ("gpu_backend", "magic", "native or rutabaga"),
             ("name", "x", "bulkhead rename"),

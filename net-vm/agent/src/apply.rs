@@ -9,6 +9,7 @@ use crate::cards::{self, CLASS};
 use crate::config::{Card, Config, Mac, Trunk};
 use crate::dns;
 use crate::firewall::{self, Firewall};
+use crate::names::policies;
 use crate::routes::{self, Route};
 use crate::run::Wanted;
 use crate::sys::Network;
@@ -71,6 +72,8 @@ pub fn apply(config: &Config) -> Result<(), ApplyError> {
         .transpose()?;
     let physical = config.physical.then(|| find_physical(config)).flatten();
     let way_out = card.as_ref().or(physical.as_ref());
+    let chosen_names = choose_names(config)
+        .map_err(|error| ApplyError::Program("the rules about names", error))?;
     // Before there is anything that could be passed on.
     let passes_on = set_up_firewall(config, way_out, physical.is_some())?;
     set("ipv4/ip_forward", if passes_on { "1" } else { "0" })?;
@@ -89,11 +92,20 @@ pub fn apply(config: &Config) -> Result<(), ApplyError> {
         let wanted = Wanted {
             physical,
             forwards_dns: firewall::is_there(),
+            chosen_names,
         };
         let told = wanted.tell();
         told.map_err(|error| ApplyError::Program("the template's services", error))?;
     }
     Ok(())
+}
+
+/// Writes down whose questions for names depend on rules, and gives the address that answers them.
+fn choose_names(config: &Config) -> io::Result<Option<Ipv4Addr>> {
+    let Some(trunk) = config.trunk.as_ref().filter(|_| firewall::is_there()) else {
+        return Ok(None);
+    };
+    Ok(policies::write(trunk)?.then_some(trunk.address))
 }
 
 /// Loads the rules of a network domain whose template has a firewall. Whether it passes on what its
@@ -110,6 +122,11 @@ fn set_up_firewall(
         address: trunk.address,
         way_out: way_out.cloned(),
         dhcp,
+        clients: trunk
+            .clients
+            .iter()
+            .map(|client| (client.vlan, client.policy.clone()))
+            .collect(),
     };
     let loaded = firewall.load();
     if loaded.is_err() {

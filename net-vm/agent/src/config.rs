@@ -8,8 +8,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A longer description is none.
-pub const MAX_BYTES: usize = 1024 * 1024;
+use crate::rules::{MAX_RULES, Policy};
+
+/// A longer description is none: a hundred clients with as many rules as there may be.
+pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// VLANs of IEEE 802.1Q that can be given away.
 pub const VLANS: RangeInclusive<u16> = 1..=4094;
 /// The least that IPv4 asks for (RFC 791), and the most that the link carries.
@@ -59,13 +61,16 @@ pub struct Trunk {
 }
 
 /// A client on a trunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Client {
     /// Its VLAN (IEEE 802.1Q): 1 to 4094.
     pub vlan: u16,
     /// Its address.
     pub address: Ipv4Addr,
+    /// What it may reach.
+    #[serde(default)]
+    pub policy: Policy,
 }
 
 /// A card's hardware address (EUI-48).
@@ -94,6 +99,9 @@ pub enum ConfigError {
     /// A VLAN for two.
     #[error("VLAN {0} is that of two clients")]
     SameVlan(u16),
+    /// Too many rules.
+    #[error("the client of VLAN {0} has more than {MAX_RULES} rules")]
+    Rules(u16),
     /// A size of packets that cannot be.
     #[error("mtu {0}: 68 to 65521 are possible")]
     Mtu(u16),
@@ -197,6 +205,9 @@ impl Config {
         for client in &trunk.clients {
             if !VLANS.contains(&client.vlan) {
                 return Err(ConfigError::Vlan(client.vlan));
+            }
+            if client.policy.rules.len() > MAX_RULES {
+                return Err(ConfigError::Rules(client.vlan));
             }
             check_address(client.address)?;
             if !vlans.insert(client.vlan) {

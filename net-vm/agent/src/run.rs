@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,9 @@ pub struct Wanted {
     pub physical: Option<String>,
     /// There are clients, who ask for names.
     pub forwards_dns: bool,
+    /// The rules of some are about names; they ask at this address of ours.
+    #[serde(default)]
+    pub chosen_names: Option<Ipv4Addr>,
 }
 
 /// The path of a file of ours.

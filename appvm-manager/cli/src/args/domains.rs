@@ -56,6 +56,76 @@ pub struct Net {
     pub json: bool,
 }
 
+/// Show or change what a domain may reach through its net_domain.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The first rule that fits counts. A rule begins with accept or drop; what it does not name may be
+anything:
+
+  dsthost=       an address, a network like 192.0.2.0/24, a name, or *.NAME: everything below it
+  proto=         tcp, udp or icmp
+  dstports=      a port or two with a `-`; needs proto=tcp or proto=udp
+  icmptype=      0 to 255; needs proto=icmp
+  specialtarget= dns: questions for names
+  expire=        +N with s, min, h or d, or seconds since 1970
+  comment=       words, to the end of the rule
+
+What changes counts at once, for connections that are there as well. docs/firewall.md explains what
+the rules mean for names and connections.
+
+Examples:
+  bulkhead firewall work
+  bulkhead firewall work default drop
+  bulkhead firewall work add accept dsthost=example.org proto=tcp dstports=443
+  bulkhead firewall work add --before 1 accept dsthost=192.0.2.0/24 expire=+2h comment=for today
+  bulkhead firewall work remove 2
+  bulkhead firewall work log all; bulkhead log sys-net --follow
+  bulkhead firewall work reset")]
+pub struct Firewall {
+    /// The domain.
+    pub name: DomainName,
+    /// What is to change [default: nothing, show it]
+    #[command(subcommand)]
+    pub action: Option<FirewallAction>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// A change of what a domain may reach.
+#[derive(Debug, clap::Subcommand)]
+pub enum FirewallAction {
+    /// Add a rule behind all others.
+    Add {
+        /// The rule.
+        #[arg(required = true)]
+        rule: Vec<String>,
+        /// Before the rule of this number instead.
+        #[arg(long, value_name = "NO", value_parser = clap::value_parser!(u32).range(1..))]
+        before: Option<u32>,
+    },
+    /// Remove rules by their numbers.
+    Remove {
+        /// The numbers, as they are shown now.
+        #[arg(required = true, value_name = "NO")]
+        numbers: Vec<u32>,
+    },
+    /// Remove all rules and accept everything.
+    Reset,
+    /// Set what becomes of that which fits no rule.
+    Default {
+        /// accept or drop.
+        #[arg(value_parser = ["accept", "drop"])]
+        action: String,
+    },
+    /// Set which connections the net_domain writes into its log.
+    Log {
+        /// off, dropped or all.
+        #[arg(value_parser = ["off", "dropped", "all"])]
+        what: String,
+    },
+}
+
 /// Show or change a domain's settings.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

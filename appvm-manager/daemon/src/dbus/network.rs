@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
+use bulkhead_net::rules::Rule;
 use zbus::interface;
 
 use super::convert::{Dict, Result, text, texts};
 use crate::manager::Manager;
 use crate::net::{Counter, PhysicalInfo, PortInfo};
+use crate::settings;
 
 /// The interface on the bus.
 pub struct Network {
@@ -45,6 +47,63 @@ impl Network {
         let cards = self.manager.physical_cards().await?;
         Ok(cards.iter().map(physical).collect())
     }
+
+    /// What a domain may reach. Its rules: number (u, from 1), action (s: accept or drop), what
+    /// (s: the rest of it, as `bulkhead firewall` takes it), ended (b), left_s (t: for how many
+    /// seconds it still counts, if it ends). And: domain, net_domain, default (s: accept or drop),
+    /// log (s: off, dropped or all).
+    #[zbus(out_args("rules", "rest"))]
+    async fn get_firewall(&self, name: &str) -> Result<(Vec<Dict>, Dict)> {
+        let name = name.parse()?;
+        let policy = self.manager.firewall(&name)?;
+        let net_domain = self.manager.net_domain(&name)?;
+        let now = settings::now();
+        let rules = policy.rules.iter().zip(1..);
+        let rules = rules.map(|(one, number)| rule(one, number, now)).collect();
+        let mut rest = Dict::from([
+            ("domain".into(), text(name.as_str())),
+            ("default".into(), text(policy.default.name())),
+            ("log".into(), text(policy.log.name())),
+        ]);
+        if let Some(net_domain) = net_domain {
+            rest.insert("net_domain".into(), text(net_domain.as_str()));
+        }
+        Ok((rules, rest))
+    }
+
+    /// Adds a rule before the one of a number, or with 0 behind all. Rules that have ended go. Gives
+    /// its number.
+    #[zbus(out_args("number"))]
+    async fn add_firewall_rule(&self, name: &str, rule: &str, before: u32) -> Result<u32> {
+        let before = (before != 0).then_some(before as usize);
+        let number = self
+            .manager
+            .add_firewall_rule(&name.parse()?, rule, before)?;
+        Ok(u32::try_from(number).unwrap_or(u32::MAX))
+    }
+
+    /// Removes rules by their numbers.
+    async fn remove_firewall_rules(&self, name: &str, numbers: Vec<u32>) -> Result<()> {
+        let numbers: Vec<usize> = numbers.iter().map(|number| *number as usize).collect();
+        Ok(self
+            .manager
+            .remove_firewall_rules(&name.parse()?, &numbers)?)
+    }
+}
+
+fn rule(rule: &Rule, number: u32, now: u64) -> Dict {
+    let shown = rule.to_string();
+    let what = shown.split_once(' ').map_or("", |(_, what)| what);
+    let mut dict = Dict::from([
+        ("number".into(), number.into()),
+        ("action".into(), text(rule.action.name())),
+        ("what".into(), text(what)),
+        ("ended".into(), rule.has_ended(now).into()),
+    ]);
+    if let Some(end) = rule.expire {
+        dict.insert("left_s".into(), end.saturating_sub(now).into());
+    }
+    dict
 }
 
 fn physical(card: &PhysicalInfo) -> Dict {

@@ -6,6 +6,7 @@
 //! them up, and so is its network domain. No frame comes through this process, and no address from
 //! a guest.
 
+mod firewall;
 pub mod graph;
 mod guest;
 mod link;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_net::Config;
 use bulkhead_net::config::{Card, Client, Trunk};
+use bulkhead_net::rules::Policy;
 use bulkhead_protocol::DomainName;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -54,6 +56,8 @@ struct Guest {
     has_trunk: bool,
     /// It has physical devices.
     has_devices: bool,
+    /// What it may reach; its network domain is told.
+    policy: Policy,
     /// Its agent takes commands.
     ready: bool,
     /// Why its network is not as it should be.
@@ -110,9 +114,10 @@ fn description(
     let clients = guests
         .iter()
         .filter(|(_, other)| other.upstream == Some(number))
-        .map(|(client, _)| Client {
+        .map(|(client, other)| Client {
             vlan: client.vlan(),
             address: client.address(),
+            policy: other.policy.clone(),
         });
     let config = Config {
         card: guest.upstream.map(|upstream| Card {
@@ -193,6 +198,7 @@ impl Manager {
             upstream,
             has_trunk: config.provides_network,
             has_devices: !config.pci.is_empty(),
+            policy: config.firewall(),
             ready: false,
             problem: String::new(),
             turn: Arc::default(),
@@ -300,6 +306,7 @@ mod tests {
             upstream: upstream.and_then(Number::new),
             has_trunk,
             has_devices: false,
+            policy: Policy::default(),
             ready: true,
             problem: String::new(),
             turn: Arc::default(),

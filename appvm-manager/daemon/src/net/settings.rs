@@ -85,6 +85,10 @@ impl Manager {
             // It is tried again at its start, which then says so.
             tracing::warn!(domain = %new.name, %error, "no address");
         }
+        if old.is_some_and(|old| old.firewall() != new.firewall()) {
+            let (manager, new) = (self.clone(), new.clone());
+            tokio::spawn(async move { manager.firewall_changed(&new).await });
+        }
         if old.is_some_and(|old| old.net_domain != new.net_domain) {
             let (manager, new) = (self.clone(), new.clone());
             tokio::spawn(async move {
@@ -92,6 +96,24 @@ impl Manager {
                     tracing::error!(domain = %new.name, %error, "not plugged in elsewhere");
                 }
             });
+        }
+    }
+
+    /// Tells the network domain of a running domain that it may reach something else now.
+    async fn firewall_changed(&self, config: &DomainConfig) {
+        let upstream = {
+            let Some(number) = self.net.number_of(&config.name) else {
+                return;
+            };
+            let mut guests = self.net.guests();
+            let Some(guest) = guests.get_mut(&number) else {
+                return;
+            };
+            guest.policy = config.firewall();
+            guest.upstream
+        };
+        if let Some(upstream) = upstream {
+            self.tell_guest_of_network(upstream).await;
         }
     }
 
