@@ -13,7 +13,7 @@ use crate::{
     apt::Mirror,
     emulator,
     error::{Error, io},
-    initramfs::{self, Content},
+    initramfs::{self, Content, GUEST_FILES, INITRAMFS, NETWORK_INITRAMFS},
     kernel::{self, Kernel},
     layout::Layout,
     programs::{Profile, Programs, strip},
@@ -163,18 +163,24 @@ impl Builder {
             return Ok(false);
         }
         let kernel = self.kernel(&recipe.suite)?;
-        let places: Vec<&str> = present
-            .iter()
-            .map(|program| program.path.as_str())
-            .collect();
-        self.initramfs(
-            "guest",
-            &kernel,
-            &recipe.modules,
-            &places,
-            &built,
-            &self.layout.guest(),
-        )?;
+        let folder = self.layout.guest();
+        // What a guest does not need would take it time and memory.
+        for (name, file, has_network) in [
+            ("guest", INITRAMFS, false),
+            ("guest-net", NETWORK_INITRAMFS, true),
+        ] {
+            let modules = recipe.modules(has_network);
+            let contents: Vec<Content<'_>> = present
+                .iter()
+                .zip(&built)
+                .filter(|(program, _)| has_network || !program.network)
+                .map(|(program, file)| Content {
+                    path: &program.path,
+                    file,
+                })
+                .collect();
+            self.initramfs(name, &kernel, &modules, &contents, &folder.join(file))?;
+        }
         Ok(true)
     }
 
@@ -214,16 +220,20 @@ impl Builder {
         let init = [("bulkhead-host-init", "bulkhead-host-init")];
         let programs = self.programs()?;
         let init = timed("host PID 1", || programs.fixed(&init))?;
-        let initramfs =
-            self.initramfs("host", &kernel, &recipe.modules, &["init"], &init, &folder)?;
+        let init: Vec<Content<'_>> = init
+            .iter()
+            .map(|file| Content { path: "init", file })
+            .collect();
+        let initramfs = folder.join(INITRAMFS);
+        self.initramfs("host", &kernel, &recipe.modules, &init, &initramfs)?;
 
         let mut disks = vec![("root", self.host_root(&recipe, bench)?)];
         disks.push(("programs", self.host_programs(&programs, &recipe, &folder)?));
         if images {
             let staged = self.guest()?;
             if staged {
-                let files = ["vmlinux", "initramfs.cpio"]
-                    .map(|name| (name.to_owned(), self.layout.guest().join(name)));
+                let files =
+                    GUEST_FILES.map(|name| (name.to_owned(), self.layout.guest().join(name)));
                 disks.push(("guest", self.packed("guest", &files, &folder)?));
             }
             let mut files = Vec::new();
@@ -345,45 +355,42 @@ impl Builder {
         name: &str,
         kernel: &Kernel,
         modules: &[String],
-        places: &[&str],
-        built: &[PathBuf],
-        folder: &Path,
-    ) -> Result<PathBuf, Error> {
-        let output = folder.join("initramfs.cpio");
-        let vmlinux = folder.join("vmlinux");
+        contents: &[Content<'_>],
+        output: &Path,
+    ) -> Result<(), Error> {
+        let vmlinux = output.with_file_name("vmlinux");
         let mut inputs = Inputs::new("initramfs", 2);
         inputs
             .text("kernel", &kernel.version)
             .text("modules", &modules.join(","));
         inputs.file(&kernel.vmlinux)?;
-        for (place, program) in places.iter().zip(built) {
-            inputs.text("place", place).file(program)?;
+        for content in contents {
+            inputs.text("place", content.path).file(content.file)?;
         }
         let stamp = Stamp::new(&self.layout.stamps(), &format!("{name}-initramfs"), inputs);
-        if stamp.is_current(&[&output, &vmlinux]) {
-            return Ok(output);
+        if stamp.is_current(&[output, &vmlinux]) {
+            return Ok(());
         }
         timed(&format!("{name} initramfs"), || {
             let cache = self.layout.cache();
             let work = tempfile::tempdir_in(&cache).map_err(io("creating a folder in", &cache))?;
             let mut stripped = Vec::new();
-            for (index, program) in built.iter().enumerate() {
+            for (index, content) in contents.iter().enumerate() {
                 let file = work.path().join(index.to_string());
-                strip(program, &file)?;
+                strip(content.file, &file)?;
                 stripped.push(file);
             }
-            let contents: Vec<Content<'_>> = places
+            let contents: Vec<Content<'_>> = contents
                 .iter()
                 .zip(&stripped)
-                .map(|(path, file)| Content { path, file })
+                .map(|(content, file)| Content { file, ..*content })
                 .collect();
-            initramfs::write(kernel, modules, &contents, &output)?;
+            initramfs::write(kernel, modules, &contents, output)?;
             let partial = vmlinux.with_extension("partial");
             fs::copy(&kernel.vmlinux, &partial).map_err(io("copying to", &partial))?;
             fs::rename(&partial, &vmlinux).map_err(io("moving to", &vmlinux))?;
             stamp.record()
-        })?;
-        Ok(output)
+        })
     }
 
     pub(crate) fn programs(&self) -> Result<Programs<'_>, Error> {

@@ -13,8 +13,15 @@ use crate::{
 /// Where PID 1 finds the names of the modules, one path per line, in the order to load them.
 const MODULE_LIST: &str = "etc/bulkhead/modules";
 
+/// The file of an initramfs.
+pub const INITRAMFS: &str = "initramfs.cpio";
+/// That of guests with network cards or physical devices.
+pub const NETWORK_INITRAMFS: &str = "initramfs-net.cpio";
+/// What guests boot from, without their roots.
+pub const GUEST_FILES: [&str; 3] = ["vmlinux", INITRAMFS, NETWORK_INITRAMFS];
+
 /// A program and its place in the archive.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Content<'a> {
     /// The place, as in `init`.
     pub path: &'a str,

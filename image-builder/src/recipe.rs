@@ -55,8 +55,18 @@ pub struct GuestRecipe {
     pub suite: String,
     /// Kernel modules that the agent loads; what they need is added.
     pub modules: Vec<String>,
+    /// More of them, for guests with network cards or physical devices.
+    pub network_modules: Vec<String>,
     /// Our programs, built static.
     pub programs: Vec<StaticProgram>,
+}
+
+impl GuestRecipe {
+    /// The modules of guests with or without network.
+    pub fn modules(&self, has_network: bool) -> Vec<String> {
+        let more = self.network_modules.iter().filter(|_| has_network);
+        self.modules.iter().chain(more).cloned().collect()
+    }
 }
 
 /// A program of ours with a place in an initramfs.
@@ -69,6 +79,9 @@ pub struct StaticProgram {
     pub bin: String,
     /// Where it lies in the image.
     pub path: String,
+    /// Only guests with network cards or physical devices have it.
+    #[serde(default)]
+    pub network: bool,
 }
 
 /// A host that boots in QEMU.

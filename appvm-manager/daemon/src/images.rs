@@ -119,25 +119,29 @@ impl Images {
             .join("root.erofs")
     }
 
-    /// Opens what a domain of `template` needs; names the file that is missing or broken.
-    pub fn open(&self, template: &DomainName) -> Result<GuestImages> {
+    /// Opens what a domain of `template` needs, one with `network` cards or physical devices more;
+    /// names the file that is missing or broken.
+    pub fn open(&self, template: &DomainName, network: bool) -> Result<GuestImages> {
         self.check_template(template)?;
-        self.open_with(&self.root_file(template))
+        self.open_with(&self.root_file(template), network)
     }
 
     /// The same with a root of the domain's own, in a folder like a template's.
-    pub fn open_own(&self, folder: &Path) -> Result<GuestImages> {
-        self.open_with(&folder.join("root.erofs"))
+    pub fn open_own(&self, folder: &Path, network: bool) -> Result<GuestImages> {
+        self.open_with(&folder.join("root.erofs"), network)
     }
 
-    fn open_with(&self, root_file: &Path) -> Result<GuestImages> {
+    fn open_with(&self, root_file: &Path, network: bool) -> Result<GuestImages> {
         let kernel_file = self.dir.join("guest/vmlinux");
         let kernel = open(&kernel_file)?;
         let mut magic = [0; 4];
         if (&kernel).read_exact(&mut magic).is_err() || magic != *b"\x7fELF" {
             return Err(broken(kernel_file, "it is no ELF kernel".into()));
         }
-        let initramfs_file = self.dir.join("guest/initramfs.cpio");
+        let initramfs_file = self.dir.join("guest").join(match network {
+            true => "initramfs-net.cpio",
+            false => "initramfs.cpio",
+        });
         let initramfs = open(&initramfs_file)?;
         if length(&initramfs, &initramfs_file)? == 0 {
             return Err(broken(initramfs_file, "it is empty".into()));
@@ -245,7 +249,9 @@ pub(crate) mod tests {
             fs::create_dir_all(dir.path().join(path)).unwrap();
         }
         fs::write(dir.path().join("guest/vmlinux"), b"\x7fELF....").unwrap();
-        fs::write(dir.path().join("guest/initramfs.cpio"), b"070701").unwrap();
+        for file in ["initramfs.cpio", "initramfs-net.cpio"] {
+            fs::write(dir.path().join("guest").join(file), b"070701").unwrap();
+        }
         fs::write(dir.path().join("templates/apps/root.erofs"), erofs(3)).unwrap();
         let images = Images::new(dir.path().to_owned());
         (dir, images)
@@ -264,10 +270,10 @@ pub(crate) mod tests {
     fn whole_images_open_and_broken_ones_are_named() {
         let (dir, images) = folder();
         let apps: DomainName = "apps".parse().unwrap();
-        images.open(&apps).unwrap();
+        images.open(&apps, false).unwrap();
         let root = dir.path().join("templates/apps/root.erofs");
         let fails = |expected: &str| {
-            let error = images.open(&apps).unwrap_err().to_string();
+            let error = images.open(&apps, false).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };
         fs::write(&root, &erofs(3)[..8192]).unwrap();
@@ -279,7 +285,7 @@ pub(crate) mod tests {
         fs::write(&description, "size-bytes = 16384\n").unwrap();
         fails("template.toml says 16384");
         fs::write(&description, "name = \"apps\"\n").unwrap();
-        images.open(&apps).unwrap();
+        images.open(&apps, false).unwrap();
         fs::write(dir.path().join("guest/vmlinux"), b"MZ").unwrap();
         fails("vmlinux: it is no ELF kernel");
         fs::remove_file(dir.path().join("guest/vmlinux")).unwrap();

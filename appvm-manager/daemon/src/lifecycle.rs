@@ -127,9 +127,11 @@ impl Manager {
     async fn make_machine(self: &Arc<Self>, domain: &Arc<Domain>) -> Result<()> {
         let name = &domain.name;
         let config = self.store.load(name)?;
+        let network =
+            config.net_domain.is_some() || config.provides_network || !config.pci.is_empty();
         let images = match self.store.own_root(&config) {
-            Some(folder) => self.images.open_own(&folder)?,
-            None => self.images.open(&config.template)?,
+            Some(folder) => self.images.open_own(&folder, network)?,
+            None => self.images.open(&config.template, network)?,
         };
         self.start_net_domain(&config).await?;
         let home = self.store.open_home(&config)?;

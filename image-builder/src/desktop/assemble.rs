@@ -13,6 +13,7 @@ use crate::{
     command::{program, run},
     cpio::CpioWriter,
     error::{Error, io},
+    initramfs::GUEST_FILES,
     programs::strip,
     root::{self, publish},
     stamp::Inputs,
@@ -92,7 +93,7 @@ impl Desktop<'_> {
             added.push(plain(file.clone(), files.join(file)));
         }
         if self.builder.guest()? {
-            for name in ["vmlinux", "initramfs.cpio"] {
+            for name in GUEST_FILES {
                 let place = Path::new(IMAGES).join("guest").join(name);
                 added.push(plain(place, layout.guest().join(name)));
             }

@@ -27,6 +27,7 @@ use crate::{
     builder::{measure, timed},
     command::{program, run},
     error::{Error, io},
+    initramfs::{Content, INITRAMFS},
     kernel::Kernel,
     recipe::{self, DesktopRecipe, Firmware},
     root::{self, Form, RootSpec},
@@ -160,14 +161,15 @@ impl Desktop<'_> {
         let programs = self.builder.programs()?;
         let init = [("bulkhead-host-boot", "bulkhead-host-boot")];
         let init = timed("desktop PID 1", || programs.fixed(&init))?;
-        let initramfs = self.builder.initramfs(
-            &format!("desktop-{}", self.firmware.name()),
-            &self.kernel,
-            &firmware.boot_modules,
-            &["init"],
-            &init,
-            &self.folder,
-        )?;
+        let init: Vec<Content<'_>> = init
+            .iter()
+            .map(|file| Content { path: "init", file })
+            .collect();
+        let initramfs = self.folder.join(INITRAMFS);
+        let name = format!("desktop-{}", self.firmware.name());
+        let modules = &firmware.boot_modules;
+        self.builder
+            .initramfs(&name, &self.kernel, modules, &init, &initramfs)?;
         let stub = self.stub()?;
         let microcode = self.folder.join("microcode.cpio");
         let output = self.folder.join("bulkhead.efi");

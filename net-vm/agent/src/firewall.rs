@@ -16,6 +16,8 @@ const CONNECTIONS: u32 = 2048;
 const ALL_CONNECTIONS: u32 = 65_536;
 /// Where the questions of clients go whose rules are about names ([`crate::names`]).
 pub const NAMES_PORT: u16 = 5300;
+/// Domains' addresses.
+const DOMAINS: &str = "10.137.0.0/16";
 /// Ours; others in the guest are its own affair.
 const TABLE: &str = "bulkhead";
 
@@ -126,6 +128,12 @@ impl Firewall {
                 "iifname \"{way_out}\" udp sport 67 udp dport 68 accept"
             ));
         }
+        // Nobody waits for an answer that does not come.
+        for protocol in ["udp", "tcp"] {
+            lines.push(format!(
+                "iifname \"vlan*\" ip daddr {address} {protocol} dport 53 counter reject"
+            ));
+        }
         lines.push("counter".to_owned());
         lines
     }
@@ -160,8 +168,14 @@ impl Firewall {
                 })
                 .collect();
             let chains = chains.join(", ");
+            lines.push("ct state invalid drop".to_owned());
+            if self.dhcp {
+                // Nobody there has one of these.
+                lines.push(format!(
+                    "oifname \"{way_out}\" ip daddr {DOMAINS} counter drop"
+                ));
+            }
             lines.extend([
-                "ct state invalid drop".to_owned(),
                 format!("oifname \"{way_out}\" iifname vmap {{ {chains} }}"),
                 format!(
                     "iifname \"{way_out}\" ct state established,related oifname vmap {{ {chains} }}"
@@ -262,6 +276,7 @@ mod tests {
             lines(&text, "forward"),
             [
                 "ct state invalid drop".to_owned(),
+                "oifname \"eth1\" ip daddr 10.137.0.0/16 counter drop".to_owned(),
                 format!("oifname \"eth1\" iifname vmap {chains}"),
                 format!("iifname \"eth1\" ct state established,related oifname vmap {chains}"),
                 "counter".to_owned(),
@@ -289,6 +304,8 @@ mod tests {
                 "iifname { \"vlan7\" } ip daddr 10.137.0.1 udp dport 5300 accept",
                 "iifname { \"vlan7\" } ip daddr 10.137.0.1 tcp dport 5300 accept",
                 "iifname \"eth1\" udp sport 67 udp dport 68 accept",
+                "iifname \"vlan*\" ip daddr 10.137.0.1 udp dport 53 counter reject",
+                "iifname \"vlan*\" ip daddr 10.137.0.1 tcp dport 53 counter reject",
                 "counter",
             ]
         );

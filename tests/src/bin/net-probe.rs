@@ -1,15 +1,19 @@
 //! `net-probe`: what a guest does on the network between domains, and what it must not.
 //!
 //! `serve PORT FILE` sends a file to everybody who connects; `fetch ADDRESS PORT` writes what it is
-//! sent to its output. As root: `spoof SOURCE DESTINATION` sends packets of somebody else's address,
-//! `forge CARD ADDRESS SOURCE-CARD` frames of somebody else's card.
+//! sent to its output. `echo PORT` gives everybody back what they send; `hold ADDRESS PORT FILE` keeps
+//! one connection to that busy, and writes how often something came back. As root: `spoof SOURCE DESTINATION` sends packets of somebody else's address,
+//! `forge CARD ADDRESS SOURCE-CARD` frames of somebody else's card, `frames CARD ADDRESS GATEWAY` what else a
+//! client must not send.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
+
+use bulkhead_tests::hostile::frames;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Where nothing can come from, nobody waits as long.
@@ -22,11 +26,14 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["serve", port, file] => serve(port, file),
         ["fetch", address, port] => fetch(address, port),
+        ["echo", port] => echo(port),
+        ["hold", address, port, file] => hold(address, port, file),
         ["spoof", source, destination] => spoof(source, destination),
         ["forge", card, address, source] => forge(card, address, source),
+        ["frames", card, address, gateway] => frames(card, address, gateway),
         _ => Err(io::Error::other(
-            "serve PORT FILE, fetch ADDRESS PORT, spoof SOURCE DESTINATION, or forge CARD ADDRESS \
-             SOURCE-CARD",
+            "serve PORT FILE, fetch ADDRESS PORT, echo PORT, hold ADDRESS PORT FILE, spoof SOURCE \
+             DESTINATION, forge CARD ADDRESS SOURCE-CARD, or frames CARD ADDRESS GATEWAY",
         )),
     };
     match result {
@@ -60,6 +67,30 @@ fn fetch(address: &str, port: &str) -> io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&address.into(), CONNECT)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     io::copy(&mut stream, &mut io::stdout().lock()).map(drop)
+}
+
+fn echo(port: &str) -> io::Result<()> {
+    let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, parse(port)?))?;
+    for stream in listener.incoming() {
+        let mut stream = stream?;
+        std::thread::spawn(move || {
+            let mut reader = stream.try_clone()?;
+            io::copy(&mut reader, &mut stream)
+        });
+    }
+    Ok(())
+}
+
+fn hold(address: &str, port: &str, file: &str) -> io::Result<()> {
+    let address = SocketAddrV4::new(parse(address)?, parse(port)?);
+    let mut stream = TcpStream::connect_timeout(&address.into(), CONNECT)?;
+    for count in 1_u64.. {
+        stream.write_all(b"x")?;
+        stream.read_exact(&mut [0])?;
+        std::fs::write(file, count.to_string())?;
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
 }
 
 /// A UDP packet without contents, whose checksum is left to nobody (RFC 768).
@@ -124,24 +155,54 @@ fn spoof(source: &str, destination: &str) -> io::Result<()> {
 
 /// Frames to the network domain's card, from a card that this one is not.
 fn forge(card: &str, address: &str, source: &str) -> io::Result<()> {
-    let index: i32 =
-        parse(std::fs::read_to_string(format!("/sys/class/net/{card}/ifindex"))?.trim())?;
-    let mac = source
-        .split(':')
-        .map(|part| u8::from_str_radix(part, 16).map_err(io::Error::other))
-        .collect::<io::Result<Vec<u8>>>()?;
+    let mac = mac(source)?;
     let address: Ipv4Addr = parse(address)?;
     let mut frame = vec![0xff; 6];
-    frame.extend(&mac);
+    frame.extend(mac);
     frame.extend([8, 0]);
     frame.extend(packet(address, address));
+    send_frame(card, &frame)
+}
+
+/// Everything else that a client must not send.
+fn frames(card: &str, address: &str, gateway: &str) -> io::Result<()> {
+    let own = std::fs::read_to_string(format!("/sys/class/net/{card}/address"))?;
+    let neighbours = std::fs::read_to_string("/proc/net/arp")?;
+    let line = neighbours.lines().find(|line| line.starts_with(gateway));
+    let gateway_mac = line.and_then(|line| line.split_whitespace().nth(3));
+    let ends = frames::Ends {
+        mac: mac(own.trim())?,
+        address: parse(address)?,
+        gateway_mac: mac(gateway_mac.unwrap_or("none"))?,
+        gateway: parse(gateway)?,
+    };
+    for (reason, frame) in frames::all(&ends) {
+        send_frame(card, &frame)?;
+        println!("{reason}");
+    }
+    Ok(())
+}
+
+fn mac(text: &str) -> io::Result<frames::Mac> {
+    let parts: Result<Vec<u8>, _> = text
+        .split(':')
+        .map(|part| u8::from_str_radix(part, 16))
+        .collect();
+    let bytes = parts.ok().and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or_else(|| io::Error::other(format!("`{text}` is no card's address")))
+}
+
+/// Sends a frame several times.
+fn send_frame(card: &str, frame: &[u8]) -> io::Result<()> {
+    let index: i32 =
+        parse(std::fs::read_to_string(format!("/sys/class/net/{card}/ifindex"))?.trim())?;
     let socket = socket(libc::AF_PACKET, 0)?;
     // SAFETY: a sockaddr_ll is plain old data, for which zeroes are valid.
     let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     to.sll_family = libc::AF_PACKET as libc::sa_family_t;
     to.sll_ifindex = index;
     for _ in 0..PACKETS {
-        send(&socket, &frame, &to)?;
+        send(&socket, frame, &to)?;
     }
     Ok(())
 }

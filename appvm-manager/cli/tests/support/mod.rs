@@ -70,7 +70,9 @@ impl Machine {
         }
         let images = folder.path().join("images");
         fs::write(images.join("guest/vmlinux"), b"\x7fELF kernel").unwrap();
-        fs::write(images.join("guest/initramfs.cpio"), b"070701").unwrap();
+        for file in ["initramfs.cpio", "initramfs-net.cpio"] {
+            fs::write(images.join("guest").join(file), b"070701").unwrap();
+        }
         let mut root = vec![0; 8192];
         root[1024..1028].copy_from_slice(&0xe0f5_e1e2u32.to_le_bytes());
         root[1036] = 12;

@@ -82,14 +82,14 @@ pub fn answers(untrusted_answer: &[u8], question: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use simple_dns::rdata::A;
     use simple_dns::{CLASS, Label, Name, QCLASS, QTYPE, ResourceRecord, TYPE};
 
     use super::*;
 
     /// A question as a client asks it.
-    pub fn asking(name: Name<'_>, id: u16) -> Vec<u8> {
+    fn asking(name: Name<'_>, id: u16) -> Vec<u8> {
         let mut packet = Packet::new_query(id);
         packet.questions.push(simple_dns::Question::new(
             name,
@@ -101,7 +101,7 @@ pub mod tests {
     }
 
     /// An answer to it.
-    pub fn answering(name: &str, id: u16, addresses: &[(&str, u32)]) -> Vec<u8> {
+    fn answering(name: &str, id: u16, addresses: &[(&str, u32)]) -> Vec<u8> {
         let mut packet = Packet::new_reply(id);
         packet.questions.push(simple_dns::Question::new(
             Name::new(name).unwrap(),

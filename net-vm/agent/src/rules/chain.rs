@@ -7,6 +7,7 @@
 
 use super::policy::{Log, Policy};
 use super::rule::{Action, Destination, Protocol, Rule};
+use crate::cards;
 
 /// So much of one client is written down; it may try as often as it likes.
 const LOG_LIMIT: &str = "limit rate 30/minute burst 30 packets";
@@ -73,6 +74,11 @@ fn action(vlan: u16, log: Log, rule: &Rule, what: &str, mark: u32) -> Vec<String
                     "{what}{LOG_LIMIT} log prefix \"client{vlan} dropped: \" level warn"
                 ));
             }
+            // As Qubes does: a program need not wait to learn that it may not. Nobody outside is told.
+            lines.push(format!(
+                "{what}iifname \"{}\" counter reject with icmp type admin-prohibited",
+                cards::vlan_name(vlan)
+            ));
             lines.push(format!("{what}counter drop"));
         }
     }
@@ -150,7 +156,8 @@ mod tests {
         let mark = format!("{:#010x}", mark(5, policy));
         let text = chain(5, policy).replace(&mark, "MARK");
         let lines = text.lines().map(|line| line.trim().to_owned());
-        lines.filter(|line| !line.contains("log prefix")).collect()
+        let is_told = |line: &String| line.contains("log prefix") || line.contains("reject");
+        lines.filter(|line| !is_told(line)).collect()
     }
 
     #[test]
@@ -202,6 +209,10 @@ mod tests {
 
     #[test]
     fn what_is_written_down_is_bounded() {
+        let refused =
+            "ct original ip daddr 192.0.2.7 iifname \"vlan5\" counter reject with icmp type";
+        let rules = ["drop dsthost=192.0.2.7"];
+        assert!(chain(5, &policy(Action::Accept, Log::Off, &rules)).contains(refused));
         for (log, times) in [(Log::Off, 0), (Log::Dropped, 2), (Log::All, 3)] {
             let rules = ["drop dsthost=192.0.2.7", "accept dsthost=192.0.2.8"];
             let text = chain(5, &policy(Action::Drop, log, &rules));

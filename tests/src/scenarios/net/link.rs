@@ -1,5 +1,6 @@
 //! Clients reach their network domain, and nobody else; the host has no part in it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -247,10 +248,20 @@ fn forged_frames(context: &Context<'_>, net: &str) -> Outcome {
     context.host_ok(&[
         "bulkhead", "run", "--root", "work", "--", "sh", "-c", &script,
     ])?;
+    // And what else there is: each kind says as what it must be counted.
+    let probe = format!("/tmp/{PROBE}");
+    let more = context.host_ok(&[
+        "bulkhead", "run", "--root", "work", "--", &probe, "frames", "eth0", &own, net,
+    ])?;
+    let kinds: BTreeSet<&str> = more
+        .lines()
+        .chain(["source_address", "source_mac"])
+        .collect();
+    check!(kinds.len() > 10, "only {kinds:?} were sent");
     let port = port(context, "work", "card")?;
     context.log("refused.json", port.to_string().as_bytes())?;
     let reasons = port["refused_reasons"].to_string();
-    for reason in ["source_address", "source_mac"] {
+    for reason in kinds {
         let count = reasons
             .split(['"', ','])
             .find_map(|part| part.strip_prefix(reason)?.trim().parse::<u64>().ok());
