@@ -30,8 +30,8 @@ pub fn ask(servers: &[Ipv4Addr]) -> io::Result<()> {
     run::write(UPSTREAM, &text)
 }
 
-/// The forwarder's configuration: it answers clients, on their interfaces, and asks those that
-/// [`ask`] has named.
+/// The forwarder's configuration: it answers clients, on their interfaces, and [`crate::names`], and
+/// asks those that [`ask`] has named.
 fn config() -> String {
     let upstream = run::file(UPSTREAM);
     format!(
@@ -41,7 +41,7 @@ user=dnsmasq
 pid-file={}
 log-facility=-
 interface=vlan*
-except-interface=lo
+interface=lo
 no-hosts
 resolv-file={}
 domain-needed
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn the_forwarder_listens_to_clients_only() {
         let text = config();
-        assert!(text.contains("\ninterface=vlan*\n"));
+        assert!(text.contains("\ninterface=vlan*\ninterface=lo\nno-hosts\n"));
         assert!(text.contains("\nresolv-file=/run/bulkhead-net/upstream.conf\n"));
         assert!(!text.contains("dhcp"));
     }

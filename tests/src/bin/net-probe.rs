@@ -17,7 +17,7 @@ use bulkhead_tests::hostile::frames;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Where nothing can come from, nobody waits as long.
-const CONNECT: Duration = Duration::from_secs(6);
+const CONNECT: Duration = Duration::from_secs(5);
 const PACKETS: usize = 20;
 
 fn main() -> ExitCode {

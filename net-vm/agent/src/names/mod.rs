@@ -22,8 +22,8 @@ use crate::run::{self, Wanted};
 use book::Book;
 use policies::Policies;
 
-/// The forwarder's port.
-const FORWARDER: u16 = 53;
+/// Where the forwarder is; it does not answer everybody at the address that clients ask.
+const FORWARDER: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 53);
 /// The longest message over UDP, with what EDNS may ask for (RFC 6891).
 const MAX_DATAGRAM: usize = 4096;
 /// Who is slower gets nothing.
@@ -37,8 +37,6 @@ const STACK: usize = 256 * 1024;
 
 /// Everything that the threads share.
 struct Names {
-    /// Where the forwarder is, and we are.
-    address: Ipv4Addr,
     known: Mutex<(Policies, Book)>,
     busy: Mutex<HashMap<Ipv4Addr, usize>>,
 }
@@ -47,7 +45,6 @@ struct Names {
 pub fn serve() -> io::Result<()> {
     let address = Wanted::wait_for("names", |wanted| wanted.chosen_names)?;
     let names = Arc::new(Names {
-        address,
         known: Mutex::default(),
         busy: Mutex::default(),
     });
@@ -75,8 +72,7 @@ impl Names {
             };
             let socket = socket.clone();
             self.in_turn(from, move |names, client| {
-                let forward = |question: &[u8]| names.ask_by_datagram(question);
-                if let Some(answer) = names.answer(client, &untrusted_question, forward) {
+                if let Some(answer) = names.answer(client, &untrusted_question, ask_by_datagram) {
                     // It may be gone.
                     let _ = socket.send_to(&answer, from);
                 }
@@ -107,8 +103,7 @@ impl Names {
         }
         for _ in 0..PER_CONNECTION {
             let untrusted_question = receive(&mut stream)?;
-            let forward = |question: &[u8]| self.ask_by_stream(question);
-            let Some(answer) = self.answer(client, &untrusted_question, forward) else {
+            let Some(answer) = self.answer(client, &untrusted_question, ask_by_stream) else {
                 break;
             };
             send(&mut stream, &answer)?;
@@ -193,26 +188,25 @@ impl Names {
             }
         }
     }
+}
 
-    fn ask_by_datagram(&self, question: &[u8]) -> io::Result<Vec<u8>> {
-        let socket = UdpSocket::bind((self.address, 0))?;
-        socket.connect((self.address, FORWARDER))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.send(question)?;
-        let mut buffer = [0; MAX_DATAGRAM];
-        let length = socket.recv(&mut buffer)?;
-        let answer = buffer.get(..length).unwrap_or_default();
-        check(answer, question).map(|()| answer.to_vec())
-    }
+fn ask_by_datagram(question: &[u8]) -> io::Result<Vec<u8>> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    socket.connect(FORWARDER)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send(question)?;
+    let mut buffer = [0; MAX_DATAGRAM];
+    let length = socket.recv(&mut buffer)?;
+    let answer = buffer.get(..length).unwrap_or_default();
+    check(answer, question).map(|()| answer.to_vec())
+}
 
-    fn ask_by_stream(&self, question: &[u8]) -> io::Result<Vec<u8>> {
-        let forwarder = SocketAddr::from((self.address, FORWARDER));
-        let mut stream = TcpStream::connect_timeout(&forwarder, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        send(&mut stream, question)?;
-        let answer = receive(&mut stream)?;
-        check(&answer, question).map(|()| answer)
-    }
+fn ask_by_stream(question: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&FORWARDER.into(), PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    send(&mut stream, question)?;
+    let answer = receive(&mut stream)?;
+    check(&answer, question).map(|()| answer)
 }
 
 fn check(answer: &[u8], question: &[u8]) -> io::Result<()> {
