@@ -15,6 +15,7 @@
 pub mod apply;
 pub mod cards;
 pub mod config;
+pub mod connections;
 pub mod dns;
 pub mod firewall;
 pub mod lease;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use bulkhead_net::config::{Config, MAX_BYTES};
 use bulkhead_net::state::State;
-use bulkhead_net::{dns, lease, names};
+use bulkhead_net::{connections, dns, lease, names};
 
 const HELP: &str = "\
 bulkhead-net: sets up the network cards of a Bulkhead guest.
@@ -13,11 +13,12 @@ bulkhead-net: sets up the network cards of a Bulkhead guest.
 The manager runs it as root in the guest and writes a JSON object to its standard input; see
 net-vm/README.md. In network domains it also has a first argument:
 
-  status  what the physical card's state is, as JSON
-  dhcp    becomes the physical card's DHCP client (a service of the template)
-  dns     becomes the clients' DNS forwarder (a service of the template)
-  names   answers clients whose rules are about names (a service of the template)
-  lease   takes an event of the DHCP client, which runs it
+  status       what the physical card's state is, as JSON
+  dhcp         becomes the physical card's DHCP client (a service of the template)
+  dns          becomes the clients' DNS forwarder (a service of the template)
+  names        answers clients whose rules are about names (a service of the template)
+  connections  writes the log of clients' connections (a service of the template)
+  lease        takes an event of the DHCP client, which runs it
 ";
 
 fn main() -> ExitCode {
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         Some("status") => status(),
         Some("dhcp") => lease::ask().map_err(Into::into),
         Some("dns") => dns::serve().map_err(Into::into),
+        Some("connections") => connections::serve().map_err(Into::into),
         Some("names") => names::serve().map_err(Into::into),
         Some("lease") => lease::event().map_err(Into::into),
         Some("--help" | "-h") => {

@@ -219,10 +219,10 @@ fn rules(context: &Context<'_>) -> Outcome {
     );
     let log = context.host_ok(&["bulkhead", "log", FIREWALL])?;
     let own = address(context, "work", "card")?;
-    let written = format!("SRC={own} DST={}", OTHER.0);
+    let (from, to) = (format!("tcp from {own}:"), format!(" to {}:", OTHER.0));
     check!(
         log.lines()
-            .any(|line| line.contains(" dropped: ") && line.contains(&written)),
+            .any(|line| line.contains(" dropped: ") && line.contains(&from) && line.contains(&to)),
         "what was dropped is not in {FIREWALL}'s log"
     );
     Ok(())
