@@ -116,6 +116,9 @@ pub struct DomainConfig {
     /// The domain through which it reaches the network; none: it has no network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub net_domain: Option<DomainName>,
+    /// Whether the host's own network is its way out, by passt.
+    #[serde(default)]
+    pub host_network: bool,
     /// What it may reach, in the order in which it is asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub firewall: Vec<Rule>,
@@ -175,6 +178,7 @@ impl DomainConfig {
             default_disposable: None,
             provides_network: false,
             net_domain: None,
+            host_network: false,
             firewall: Vec::new(),
             firewall_default: Action::default(),
             firewall_log: Log::default(),
@@ -250,6 +254,25 @@ impl DomainConfig {
             );
             return Err(("net_domain", reason));
         }
+        if self.host_network {
+            let reason = match self {
+                DomainConfig {
+                    provides_network: false,
+                    ..
+                } => "host_network is for network domains: set provides_network as well",
+                DomainConfig {
+                    net_domain: Some(_),
+                    ..
+                } => "host_network and net_domain are two ways out: use one of them",
+                config if !config.pci.is_empty() => {
+                    "host_network and pci are two ways out: use one of them"
+                }
+                _ => "",
+            };
+            if !reason.is_empty() {
+                return Err(("host_network", reason.to_owned()));
+            }
+        }
         if self.firewall.len() > MAX_RULES {
             let reason = format!(
                 "{} rules are too many; use at most {MAX_RULES}",
@@ -280,6 +303,7 @@ impl DomainConfig {
             name,
             kind: Kind::Disposable,
             provides_network: false,
+            host_network: false,
             pci: PciDevices::default(),
             ..self.clone()
         }
@@ -387,6 +411,11 @@ impl DomainConfig {
                 "net_domain",
                 self.net_domain.as_ref().map(|net| format!("\"{net}\"")),
                 "through which it reaches the network",
+            ),
+            (
+                "host_network",
+                self.host_network.then(|| "true".to_owned()),
+                "the host's own network is its way out",
             ),
             (
                 "firewall",

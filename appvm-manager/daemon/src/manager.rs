@@ -28,6 +28,8 @@ pub struct Options {
     pub images: PathBuf,
     /// The program that carries frames between domains' network cards.
     pub link: PathBuf,
+    /// What leads to the host's own network.
+    pub uplink: crate::net::Programs,
     /// The program that decodes icons.
     pub icon_worker: PathBuf,
     /// The compositor's control socket.
@@ -142,7 +144,7 @@ impl Manager {
             windows: Mutex::default(),
             ending: AtomicBool::new(false),
             compositor: Compositor::new(options.compositor_control.clone()),
-            net: crate::net::Net::new(options.link.clone()),
+            net: crate::net::Net::new(options.link.clone(), options.uplink.clone()),
             options,
             store,
             domains: Mutex::default(),

@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::dirs::Dirs;
 use crate::manager::{Manager, Options};
+use crate::net::Programs;
 
 /// Bulkhead's domain manager. It serves org.bulkhead.Manager on the session bus.
 #[derive(Debug, Parser)]
@@ -37,6 +38,12 @@ pub struct Args {
     /// The network's link [default: bulkhead-link beside this program, or in PATH]
     #[arg(long, value_name = "FILE")]
     link: Option<PathBuf>,
+    /// What leads to the host's network [default: bulkhead-uplink beside this program, or in PATH]
+    #[arg(long, value_name = "FILE")]
+    uplink: Option<PathBuf>,
+    /// passt, for network domains with host_network [default: passt in PATH]
+    #[arg(long, value_name = "FILE")]
+    passt: Option<PathBuf>,
     /// The program that decodes icons [default: bulkhead-icon beside this program, or in PATH]
     #[arg(long, value_name = "FILE")]
     icon_worker: Option<PathBuf>,
@@ -91,6 +98,10 @@ pub fn run(args: Args) -> Result<(), RunError> {
     let options = Options {
         vmm: program(args.vmm, "bulkhead-vmm"),
         link: program(args.link, "bulkhead-link"),
+        uplink: Programs {
+            passt: args.passt.unwrap_or_else(|| PathBuf::from("passt")),
+            relay: program(args.uplink, "bulkhead-uplink"),
+        },
         icon_worker: program(args.icon_worker, "bulkhead-icon"),
         images: args.images,
         compositor_control: args

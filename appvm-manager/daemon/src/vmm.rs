@@ -51,6 +51,8 @@ pub struct Card {
     pub socket: OwnedFd,
     /// Its hardware address.
     pub mac: Mac,
+    /// Whether the other end takes what a guest leaves to its card.
+    pub offloads: bool,
 }
 
 impl Card {
@@ -59,6 +61,7 @@ impl Card {
             socket: self.socket.as_raw_fd(),
             mac: self.mac.to_string(),
             mtu: crate::net::MTU,
+            offloads: self.offloads,
         }
     }
 }

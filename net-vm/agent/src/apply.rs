@@ -91,6 +91,7 @@ pub fn apply(config: &Config) -> Result<(), ApplyError> {
     if config.trunk.is_some() {
         let wanted = Wanted {
             physical,
+            names: config.names,
             forwards_dns: firewall::is_there(),
             chosen_names,
         };

@@ -30,6 +30,9 @@ pub struct Config {
     /// It has physical devices; a network card among them is its way out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub physical: bool,
+    /// Who is asked for names, whatever a DHCP server says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<Ipv4Addr>,
 }
 
 /// A client's card.

@@ -98,7 +98,10 @@ fn change(untrusted_variable: impl Fn(&str) -> Option<String>, since_s: u64) -> 
 pub fn event() -> io::Result<()> {
     let variable = |name: &str| std::env::var(name).ok();
     match change(variable, uptime_s()) {
-        Change::Given(lease) => {
+        Change::Given(mut lease) => {
+            if let Some(names) = Wanted::now().and_then(|wanted| wanted.names) {
+                lease.servers = vec![names];
+            }
             let text = serde_json::to_string(&lease).map_err(io::Error::other)?;
             run::write(LEASE, &text)?;
             dns::ask(&lease.servers)

@@ -21,6 +21,9 @@ const MAX_BYTES: u64 = 64 * 1024;
 pub struct Wanted {
     /// The physical card, which gets its address by DHCP.
     pub physical: Option<String>,
+    /// Who is asked for names, whatever its DHCP server says.
+    #[serde(default)]
+    pub names: Option<Ipv4Addr>,
     /// There are clients, who ask for names.
     pub forwards_dns: bool,
     /// The rules of some are about names; they ask at this address of ours.

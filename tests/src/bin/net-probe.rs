@@ -1,14 +1,15 @@
 //! `net-probe`: what a guest does on the network between domains, and what it must not.
 //!
 //! `serve PORT FILE` sends a file to everybody who connects; `fetch ADDRESS PORT` writes what it is
-//! sent to its output. `echo PORT` gives everybody back what they send; `hold ADDRESS PORT FILE` keeps
+//! sent to its output. `answer ADDRESS TO` answers every question for a name there.
+//! `echo PORT` gives everybody back what they send; `hold ADDRESS PORT FILE` keeps
 //! one connection to that busy, and writes how often something came back. As root: `spoof SOURCE DESTINATION` sends packets of somebody else's address,
 //! `forge CARD ADDRESS SOURCE-CARD` frames of somebody else's card, `frames CARD ADDRESS GATEWAY` what else a
 //! client must not send.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,13 +27,14 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["serve", port, file] => serve(port, file),
         ["fetch", address, port] => fetch(address, port),
+        ["answer", address, to] => answer(address, to),
         ["echo", port] => echo(port),
         ["hold", address, port, file] => hold(address, port, file),
         ["spoof", source, destination] => spoof(source, destination),
         ["forge", card, address, source] => forge(card, address, source),
         ["frames", card, address, gateway] => frames(card, address, gateway),
         _ => Err(io::Error::other(
-            "serve PORT FILE, fetch ADDRESS PORT, echo PORT, hold ADDRESS PORT FILE, spoof SOURCE \
+            "serve PORT FILE, fetch ADDRESS PORT, answer ADDRESS TO, echo PORT, hold ADDRESS PORT FILE, spoof SOURCE \
              DESTINATION, forge CARD ADDRESS SOURCE-CARD, or frames CARD ADDRESS GATEWAY",
         )),
     };
@@ -79,6 +81,36 @@ fn echo(port: &str) -> io::Result<()> {
         });
     }
     Ok(())
+}
+
+/// One address for every name (RFC 1035, 4.1).
+fn answer(address: &str, to: &str) -> io::Result<()> {
+    let socket = UdpSocket::bind(SocketAddrV4::new(parse(address)?, 53))?;
+    let to: Ipv4Addr = parse(to)?;
+    let mut buffer = [0; 512];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer)?;
+        let Some((id, question)) = buffer.get(..length).and_then(|m| m.split_at_checked(2)) else {
+            continue;
+        };
+        // The question's name goes to its empty part; then come its type and its class.
+        let Some(rest) = question.get(10..) else {
+            continue;
+        };
+        let name = rest.iter().position(|byte| *byte == 0).unwrap_or(0);
+        let Some(asked) = rest.get(..name + 5) else {
+            continue;
+        };
+        let is_address = asked.get(name + 1..name + 3) == Some(&[0, 1]);
+        let mut reply = id.to_vec();
+        reply.extend([0x81, 0x80, 0, 1, 0, u8::from(is_address), 0, 0, 0, 0]);
+        reply.extend(asked);
+        if is_address {
+            reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4]);
+            reply.extend(to.octets());
+        }
+        socket.send_to(&reply, from)?;
+    }
 }
 
 fn hold(address: &str, port: &str, file: &str) -> io::Result<()> {

@@ -86,6 +86,14 @@ pub struct NetConfig {
     /// The longest packet of its network, in bytes: 68 to 65,521.
     #[serde(default = "default_mtu")]
     pub mtu: u16,
+    /// Whether the other side takes frames whose checksum or segmentation is left to it. Without it the
+    /// guest's card offers neither.
+    #[serde(default = "default_offloads")]
+    pub offloads: bool,
+}
+
+fn default_offloads() -> bool {
+    true
 }
 
 fn default_mtu() -> u16 {

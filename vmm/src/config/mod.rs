@@ -279,7 +279,10 @@ fn prepare_net(inherited: &mut Inherited, net: &NetConfig) -> Result<Net, Config
     }
     let socket = inherited.take("network", net.socket)?;
     match rustix::net::sockopt::socket_type(&socket) {
-        Ok(SocketType::SEQPACKET) => Ok(Net::new(Port::new(socket), mac, net.mtu)),
+        Ok(SocketType::SEQPACKET) => {
+            let card = Net::new(Port::new(socket), mac, net.mtu);
+            Ok(card.with_offloads(net.offloads))
+        }
         _ => Err(ConfigError::NetSocket { fd: net.socket }),
     }
 }

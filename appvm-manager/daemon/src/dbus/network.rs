@@ -37,7 +37,8 @@ impl Network {
         Ok(ports.iter().map(port).collect())
     }
 
-    /// The network domains with physical devices: domain (s), devices (as: PCI addresses), runs (b);
+    /// The network domains with physical devices: domain (s), devices (as: PCI addresses, or passt,
+    /// which stands in for one), runs (b);
     /// problem (s), where a running one does not say how its card is. The rest is its own words,
     /// which fit their form and may be lies: untrusted_interface and untrusted_driver (s),
     /// untrusted_carrier (b), untrusted_address (s: with the length of its network's part),
@@ -107,7 +108,8 @@ fn rule(rule: &Rule, number: u32, now: u64) -> Dict {
 }
 
 fn physical(card: &PhysicalInfo) -> Dict {
-    let devices: Vec<String> = card.devices.iter().map(|d| d.to_string()).collect();
+    let mut devices: Vec<String> = card.devices.iter().map(|d| d.to_string()).collect();
+    devices.extend(card.host_network.then(|| "passt".to_owned()));
     let mut dict = Dict::from([
         ("domain".into(), text(card.domain.as_str())),
         ("devices".into(), texts(&devices)),

@@ -40,6 +40,14 @@ pub enum LinkError {
         /// Why not.
         source: io::Error,
     },
+    /// passt cannot be started.
+    #[error("the way to the host's network, passt ({program}), cannot be started: {source}; the package `passt` has it", program = .program.display())]
+    Passt {
+        /// Its program.
+        program: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// It said so.
     #[error("the network's link: {0}")]
     Refused(String),

@@ -14,6 +14,7 @@ pub mod number;
 mod physical;
 mod settings;
 mod status;
+mod uplink;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -33,10 +34,12 @@ use crate::manager::Manager;
 use crate::{Error, Result, vmm};
 use link::{Link, Place};
 use number::Number;
+use uplink::Uplink;
 
 pub use link::{Counter, LinkError};
 pub use physical::PhysicalInfo;
 pub use status::{PortInfo, PortKind, PortState};
+pub use uplink::Programs;
 
 /// The longest packet of the network between domains, in bytes: Ethernet's.
 pub const MTU: u16 = 1500;
@@ -54,8 +57,10 @@ struct Guest {
     upstream: Option<Number>,
     /// It has a card for clients.
     has_trunk: bool,
-    /// It has physical devices.
+    /// It has physical devices, or what stands in for a card.
     has_devices: bool,
+    /// What stands in for a card.
+    uplink: Option<Uplink>,
     /// What it may reach; its network domain is told.
     policy: Policy,
     /// Its agent takes commands.
@@ -69,14 +74,16 @@ struct Guest {
 /// All guests with cards.
 pub struct Net {
     link: Link,
+    programs: Programs,
     guests: Mutex<BTreeMap<Number, Guest>>,
 }
 
 impl Net {
-    /// With the link's program.
-    pub fn new(program: PathBuf) -> Self {
+    /// With the link's program, and those of ways to the host's network.
+    pub fn new(link: PathBuf, programs: Programs) -> Self {
         Net {
-            link: Link::new(program),
+            link: Link::new(link),
+            programs,
             guests: Mutex::default(),
         }
     }
@@ -134,6 +141,7 @@ fn description(
         }),
         // A domain with a card to another one has no other way out.
         physical: guest.has_devices && guest.has_trunk && !guest.has_card,
+        names: guest.uplink.as_ref().map(|_| uplink::NAMES),
     };
     Some((guest.name.clone(), guest.vsock.clone(), config))
 }
@@ -197,7 +205,8 @@ impl Manager {
             has_card: upstream.is_some(),
             upstream,
             has_trunk: config.provides_network,
-            has_devices: !config.pci.is_empty(),
+            has_devices: !config.pci.is_empty() || config.host_network,
+            uplink: None,
             policy: config.firewall(),
             ready: false,
             problem: String::new(),
@@ -212,6 +221,7 @@ impl Manager {
             cards.push(vmm::Card {
                 socket: guests,
                 mac: number.card_mac(),
+                offloads: true,
             });
         }
         if config.provides_network {
@@ -227,6 +237,19 @@ impl Manager {
             cards.push(vmm::Card {
                 socket: guests,
                 mac,
+                offloads: true,
+            });
+        }
+        if config.host_network {
+            let (links, guests) = cable()?;
+            let uplink = Uplink::start(&self.net.programs, name, links)?;
+            if let Some(guest) = self.net.guests().get_mut(&number) {
+                guest.uplink = Some(uplink);
+            }
+            cards.push(vmm::Card {
+                socket: guests,
+                mac: number.uplink_mac(),
+                offloads: false,
             });
         }
         Ok(cards)
@@ -306,6 +329,7 @@ mod tests {
             upstream: upstream.and_then(Number::new),
             has_trunk,
             has_devices: false,
+            uplink: None,
             policy: Policy::default(),
             ready: true,
             problem: String::new(),
@@ -323,7 +347,11 @@ mod tests {
     #[test]
     fn guests_are_told_of_their_own_network_only() {
         let number = |n| Number::new(n).unwrap();
-        let net = Net::new(PathBuf::new());
+        let programs = Programs {
+            passt: PathBuf::new(),
+            relay: PathBuf::new(),
+        };
+        let net = Net::new(PathBuf::new(), programs);
         net.guests().extend([
             (number(1), with_devices(guest("net", None, true))),
             (number(2), guest("firewall", Some(1), true)),

@@ -56,6 +56,11 @@ impl Number {
         self.mac(1)
     }
 
+    /// The hardware address of the card that leads to the host's network.
+    pub fn uplink_mac(self) -> Mac {
+        self.mac(2)
+    }
+
     /// Locally administered (IEEE 802, 8.2), of one card.
     fn mac(self, card: u8) -> Mac {
         let [high, low] = self.0.to_be_bytes();

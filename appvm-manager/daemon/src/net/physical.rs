@@ -17,6 +17,8 @@ pub struct PhysicalInfo {
     pub domain: DomainName,
     /// Its devices, by its settings.
     pub devices: PciDevices,
+    /// passt stands in for a card.
+    pub host_network: bool,
     /// Whether it runs.
     pub runs: bool,
     /// What its guest says of its card: it fits the form, and may be a lie.
@@ -33,7 +35,8 @@ impl Manager {
             let Ok(config) = self.store.load(&name) else {
                 continue;
             };
-            if config.pci.is_empty() || !config.provides_network {
+            let has_way_out = !config.pci.is_empty() || config.host_network;
+            if !has_way_out || !config.provides_network {
                 continue;
             }
             let vsock = self.ready_with_devices(&name);
@@ -41,6 +44,7 @@ impl Manager {
                 runs: self.domain(&name).is_ok_and(|d| d.machine().is_some()),
                 domain: name,
                 devices: config.pci,
+                host_network: config.host_network,
                 untrusted_state: None,
                 problem: String::new(),
             };

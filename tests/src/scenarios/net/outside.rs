@@ -29,7 +29,7 @@ pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
 pub(super) const NET: &str = "sys-net";
 const FIREWALL: &str = "sys-firewall";
 /// Where the test serves a file, and on which port.
-const SERVER: &str = "10.0.2.100";
+pub(super) const SERVER: &str = "10.0.2.100";
 const SERVER_PORT: &str = "80";
 /// A name that leads there.
 const NAME: &str = "files.test";
@@ -38,14 +38,8 @@ const LEASED: &str = "10.0.2.15/24";
 const BYTES: usize = 3_000_000;
 
 fn run(context: &OwnHostContext<'_>) -> Outcome {
-    let served = context.folder().join("served");
-    let contents: Vec<u8> = (0..BYTES).map(|at| (at * 7 + at / 251) as u8).collect();
-    std::fs::write(&served, &contents)?;
+    let network = served(context.folder())?;
     let captured = context.folder().join("card.pcap");
-    let network = format!(
-        "user,id=nic,restrict=on,guestfwd=tcp:{SERVER}:{SERVER_PORT}-cmd:cat {}",
-        served.display()
-    );
     let mut options = with_iommu(context, &network);
     let dump = format!("filter-dump,id=dump,netdev=nic,file={}", captured.display());
     add(&mut options, "-object", &dump);
@@ -57,6 +51,17 @@ fn run(context: &OwnHostContext<'_>) -> Outcome {
     outcome?;
     machine.power_off()?;
     on_the_wire(&captured)
+}
+
+/// The emulator's word for a network with nothing but a file at [`SERVER`].
+pub(super) fn served(folder: &Path) -> Result<String, Failure> {
+    let served = folder.join("served");
+    let contents: Vec<u8> = (0..BYTES).map(|at| (at * 7 + at / 251) as u8).collect();
+    std::fs::write(&served, &contents)?;
+    Ok(format!(
+        "user,id=nic,restrict=on,guestfwd=tcp:{SERVER}:{SERVER_PORT}-cmd:cat {}",
+        served.display()
+    ))
 }
 
 fn in_host(own: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
@@ -121,13 +126,17 @@ pub(super) fn give_to_user(own: &OwnHostContext<'_>, machine: &Machine) -> Outco
     own.root_ok(machine, "own", &script).map(drop)
 }
 
-/// A start fails with these words of the VMM.
 fn start_refused(context: &Context<'_>, words: &str) -> Outcome {
-    let output = context.host(&["bulkhead", "start", NET])?;
+    start_refused_of(context, NET, words)
+}
+
+/// A start fails with these words of the VMM.
+pub(super) fn start_refused_of(context: &Context<'_>, domain: &str, words: &str) -> Outcome {
+    let output = context.host(&["bulkhead", "start", domain])?;
     let told = output.stderr_text();
     check!(
         output.status == 1 && told.contains(words),
-        "starting {NET} says (status {}): {told}",
+        "starting {domain} says (status {}): {told}",
         output.status
     );
     Ok(())
@@ -179,11 +188,19 @@ fn outside(context: &Context<'_>) -> Outcome {
     arrives(context, "work")
 }
 
-/// Waits until the network domain says that its card has its address.
 pub(super) fn has_lease(context: &Context<'_>, leased: &str) -> Result<Value, Failure> {
+    has_lease_of(context, NET, leased)
+}
+
+/// Waits until a network domain says that its card has its address.
+pub(super) fn has_lease_of(
+    context: &Context<'_>,
+    domain: &str,
+    leased: &str,
+) -> Result<Value, Failure> {
     let mut state = Value::Null;
     for _ in 0..120 {
-        state = port(context, NET, "physical")?;
+        state = port(context, domain, "physical")?;
         if state["untrusted_address"] == leased {
             check!(
                 state["untrusted_driver"] == "virtio_net" && state["untrusted_carrier"] == true,
@@ -193,7 +210,7 @@ pub(super) fn has_lease(context: &Context<'_>, leased: &str) -> Result<Value, Fa
         }
         std::thread::sleep(Duration::from_millis(500));
     }
-    Err(Failure::new(format!("{NET} has no address: {state}")))
+    Err(Failure::new(format!("{domain} has no address: {state}")))
 }
 
 fn fetch_outside(context: &Context<'_>, domain: &str) -> Result<Option<String>, Failure> {
@@ -205,7 +222,7 @@ fn fetch_outside(context: &Context<'_>, domain: &str) -> Result<Option<String>, 
 }
 
 /// A domain gets the file, whole.
-fn arrives(context: &Context<'_>, domain: &str) -> Outcome {
+pub(super) fn arrives(context: &Context<'_>, domain: &str) -> Outcome {
     let path = context.folder().join("served");
     let output = std::process::Command::new("sha256sum")
         .stdin(std::fs::File::open(path)?)

@@ -77,6 +77,7 @@ pub struct Net {
     mac: Mac,
     mtu: u16,
     plugged: Arc<AtomicBool>,
+    offloads: bool,
     worker: Option<Worker>,
 }
 
@@ -88,8 +89,14 @@ impl Net {
             mac,
             mtu,
             plugged: Arc::default(),
+            offloads: true,
             worker: None,
         }
+    }
+
+    /// Whether the other end of the cable takes frames whose checksum or segmentation is left to it.
+    pub fn with_offloads(self, offloads: bool) -> Self {
+        Net { offloads, ..self }
     }
 }
 
@@ -112,16 +119,11 @@ impl VirtioDevice for Net {
     }
 
     fn features(&self) -> u64 {
-        F_CSUM
-            | OFFLOADS
-            | F_MTU
-            | F_MAC
-            | F_HOST_TSO4
-            | F_HOST_TSO6
-            | F_MERGEABLE
-            | F_STATUS
-            | F_INDIRECT
-            | F_EVENT_IDX
+        let left_to_others = match self.offloads {
+            true => F_CSUM | OFFLOADS | F_HOST_TSO4 | F_HOST_TSO6,
+            false => 0,
+        };
+        left_to_others | F_MTU | F_MAC | F_MERGEABLE | F_STATUS | F_INDIRECT | F_EVENT_IDX
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
