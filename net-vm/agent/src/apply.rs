@@ -9,6 +9,7 @@ use crate::cards::{self, CLASS};
 use crate::config::{Card, Config, Mac, Trunk};
 use crate::dns;
 use crate::firewall::{self, Firewall};
+use crate::gateway::Gateway;
 use crate::routes::{self, Route};
 use crate::run::Wanted;
 use crate::sys::Network;
@@ -103,20 +104,27 @@ fn set_up_firewall(
     way_out: Option<&String>,
     dhcp: bool,
 ) -> Result<bool, ApplyError> {
-    let Some(trunk) = config.trunk.as_ref().filter(|_| firewall::is_there()) else {
+    let gateway = Gateway::of_template();
+    // A gateway without a firewall is none: it fails below.
+    let has_firewall = firewall::is_there() || gateway.is_some();
+    let Some(trunk) = config.trunk.as_ref().filter(|_| has_firewall) else {
         return Ok(false);
     };
     let firewall = Firewall {
         address: trunk.address,
         way_out: way_out.cloned(),
         dhcp,
+        gateway,
     };
     let loaded = firewall.load();
     if loaded.is_err() {
         set("ipv4/ip_forward", "0")?;
     }
     loaded.map_err(ApplyError::Firewall)?;
-    Ok(way_out.is_some())
+    Ok(match gateway {
+        Some(gateway) => gateway.passes_to().is_some(),
+        None => way_out.is_some(),
+    })
 }
 
 fn set_up_card(network: &Network, name: &str, card: &Card) -> Result<(), ApplyError> {
@@ -194,7 +202,8 @@ fn set_up(
     network.up(name).map_err(on(name, "the start"))
 }
 
-fn behave(name: &str) -> Result<(), ApplyError> {
+/// Sets what an interface does by itself.
+pub(crate) fn behave(name: &str) -> Result<(), ApplyError> {
     for (setting, value) in BEHAVIOUR {
         set(&setting.replace("IF", name), value)?;
     }

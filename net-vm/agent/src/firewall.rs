@@ -7,6 +7,8 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::gateway::{self, Gateway};
+
 const PROGRAM: &str = "/usr/sbin/nft";
 /// Connections that one client has at a time, so that none takes the room of all others.
 const CONNECTIONS: u32 = 2048;
@@ -24,6 +26,8 @@ pub struct Firewall {
     pub way_out: Option<String>,
     /// The way out gets its address by DHCP.
     pub dhcp: bool,
+    /// Clients go through a tunnel instead, and the way out is the tunnel's alone.
+    pub gateway: Option<Gateway>,
 }
 
 /// Whether this guest's template has a firewall. One without passes nothing on.
@@ -43,16 +47,30 @@ impl Firewall {
         iifname \"vlan*\" ip daddr {address} tcp dport 53 accept
 "
         );
+        if let Some(way_out) = self.way_out.as_ref().filter(|_| self.dhcp) {
+            input.push_str(&format!(
+                "        iifname \"{way_out}\" udp sport 67 udp dport 68 accept\n"
+            ));
+        }
         let (mut forward, mut nat) = (String::new(), String::new());
-        if let Some(way_out) = &self.way_out {
-            if self.dhcp {
-                input.push_str(&format!(
-                    "        iifname \"{way_out}\" udp sport 67 udp dport 68 accept\n"
-                ));
+        let (mut before, mut answers) = ("", String::new());
+        let (mut chains, mut tables) = (String::new(), "");
+        let mut passes_to = self.way_out.as_deref();
+        if let Some(gateway) = self.gateway {
+            input.push_str(&gateway.input());
+            chains = gateway.chains(self.way_out.as_deref(), self.dhcp);
+            tables = gateway.other_tables();
+            passes_to = gateway.passes_to();
+            if let Some(tunnel) = passes_to {
+                before = gateway::BEFORE;
+                // Answers only: a connection that was begun does not go another way.
+                answers = format!("iifname \"{tunnel}\" oifname \"vlan*\" ");
             }
+        }
+        if let Some(way_out) = passes_to {
             forward = format!(
                 "\
-        ct state established,related counter accept
+{before}        {answers}ct state established,related counter accept
         ct state invalid drop
         iifname \"vlan*\" oifname \"{way_out}\" counter accept
 "
@@ -84,32 +102,38 @@ table ip bulkhead {{
     chain translate {{
         type nat hook postrouting priority srcnat; policy accept;
 {nat}    }}
-}}
-"
+{chains}}}
+{tables}"
         )
     }
 
     /// Makes them count.
     pub fn load(&self) -> io::Result<()> {
-        let mut child = Command::new(PROGRAM)
-            .args(["-f", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(self.rules().as_bytes())?;
-        }
-        let mut words = Vec::new();
-        if let Some(stderr) = child.stderr.take() {
-            stderr.take(MAX_WORDS).read_to_end(&mut words)?;
-        }
-        match child.wait()?.success() {
-            true => make_room(),
-            false => Err(io::Error::other(
-                String::from_utf8_lossy(&words).trim().to_owned(),
-            )),
-        }
+        load(&self.rules())?;
+        make_room()
+    }
+}
+
+/// Gives `nft` these words, which count all at once or not at all.
+pub(crate) fn load(rules: &str) -> io::Result<()> {
+    let mut child = Command::new(PROGRAM)
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(rules.as_bytes())?;
+    }
+    let mut words = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        stderr.take(MAX_WORDS).read_to_end(&mut words)?;
+    }
+    match child.wait()?.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(
+            String::from_utf8_lossy(&words).trim().to_owned(),
+        )),
     }
 }
 
@@ -140,6 +164,7 @@ mod tests {
             address: Ipv4Addr::new(10, 137, 0, 1),
             way_out: way_out.map(str::to_owned),
             dhcp,
+            gateway: None,
         }
         .rules()
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use bulkhead_net::config::{Config, MAX_BYTES};
 use bulkhead_net::state::State;
-use bulkhead_net::{dns, lease};
+use bulkhead_net::{dns, gateway, lease};
 
 const HELP: &str = "\
 bulkhead-net: sets up the network cards of a Bulkhead guest.
@@ -16,6 +16,8 @@ net-vm/README.md. In network domains it also has a first argument:
   status  what the physical card's state is, as JSON
   dhcp    becomes the physical card's DHCP client (a service of the template)
   dns     becomes the clients' DNS forwarder (a service of the template)
+  wireguard  keeps a gateway's tunnel up (a service of the template)
+  tor     becomes a gateway's Tor (a service of the template)
   lease   takes an event of the DHCP client, which runs it
 ";
 
@@ -25,6 +27,8 @@ fn main() -> ExitCode {
         Some("status") => status(),
         Some("dhcp") => lease::ask().map_err(Into::into),
         Some("dns") => dns::serve().map_err(Into::into),
+        Some("wireguard") => gateway::wireguard::serve().map_err(Into::into),
+        Some("tor") => gateway::tor::serve().map_err(Into::into),
         Some("lease") => lease::event().map_err(Into::into),
         Some("--help" | "-h") => {
             print!("{HELP}");
