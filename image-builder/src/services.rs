@@ -84,13 +84,15 @@ pub(crate) fn check(users: &[SystemUser], services: &[ServiceRecipe]) -> Result<
                 user.name
             ));
         }
-        if let Some(home) = &user.home {
-            if !is_plain_path(home) {
-                return Err(format!(
-                    "the home of user `{}` is no plain absolute path",
-                    user.name
-                ));
-            }
+        if user
+            .home
+            .as_deref()
+            .is_some_and(|home| !is_plain_path(home))
+        {
+            return Err(format!(
+                "the home of user `{}` is no plain absolute path",
+                user.name
+            ));
         }
     }
     let mut names = HashSet::new();

@@ -255,7 +255,7 @@ mod tests {
     fn tor_takes_connections_and_names() {
         let text = rules(Gateway::Tor, Some("eth0"), false);
         assert_eq!(
-            rules_of(&text, "redirect"),
+            rules_of(&text, "lead"),
             [
                 "iifname \"vlan*\" udp dport 53 counter redirect to :5353",
                 "iifname \"vlan*\" meta l4proto tcp counter redirect to :9040",

@@ -37,7 +37,7 @@ pub(super) fn output(card: &str) -> String {
 /// Where clients' connections and questions end.
 pub(super) fn redirect() -> String {
     format!(
-        "    chain redirect {{
+        "    chain lead {{
         type nat hook prerouting priority dstnat; policy accept;
         iifname \"vlan*\" udp dport 53 counter redirect to :{NAMES}
         iifname \"vlan*\" meta l4proto tcp counter redirect to :{CONNECTIONS}
