@@ -72,7 +72,11 @@ pub fn serve() -> io::Result<()> {
         let (told, patience) = match look(&mut up) {
             Ok(told) => (told, None),
             Err(Trouble::Owner(words)) => (words, None),
-            Err(Trouble::Here(error)) => (error.to_string(), Some(PAUSE)),
+            Err(Trouble::Here(error)) => {
+                // What was tried are changes as well.
+                watch.forget();
+                (error.to_string(), Some(PAUSE))
+            }
         };
         if told != said {
             eprintln!("bulkhead-net: {told}");
@@ -165,7 +169,7 @@ fn bring_up(tunnel: &Tunnel, text: String) -> io::Result<Up> {
     apply::behave(INTERFACE).map_err(io::Error::other)?;
     feed(
         WG,
-        &["setconf", INTERFACE, "/dev/stdin"],
+        &["setconf", INTERFACE, "/proc/self/fd/0"],
         &tunnel.for_wg(MARK),
     )?;
     feed(IP, &["-batch", "-"], &addresses(tunnel))?;
@@ -242,14 +246,12 @@ fn feed(program: &str, arguments: &[&str], text: &str) -> io::Result<()> {
         .spawn()
         .map_err(named)?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(text.as_bytes()).map_err(named)?;
+        // One that does not read it says why.
+        let _ = stdin.write_all(text.as_bytes());
     }
     let mut words = Vec::new();
     if let Some(stderr) = child.stderr.take() {
-        stderr
-            .take(MAX_WORDS)
-            .read_to_end(&mut words)
-            .map_err(named)?;
+        let _ = stderr.take(MAX_WORDS).read_to_end(&mut words);
     }
     match child.wait()?.success() {
         true => Ok(()),
