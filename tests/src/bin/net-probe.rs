@@ -3,7 +3,8 @@
 //! `serve PORT FILE` sends a file to everybody who connects; `fetch ADDRESS PORT` writes what it is
 //! sent to its output. As root: `attempt ADDRESS PORT RESOLVER NAME SECONDS` tries to reach an address
 //! by TCP, UDP and ICMP, and a name by DNS, and says what was answered; `capture CARD FILE` writes a
-//! line for each frame that arrives at a card; `spoof SOURCE DESTINATION` sends packets of somebody else's address,
+//! line for each frame that arrives at a card; `names ADDRESS` answers every question for a name with an
+//! address; `spoof SOURCE DESTINATION` sends packets of somebody else's address,
 //! `forge CARD ADDRESS SOURCE-CARD` frames of somebody else's card.
 
 use std::fs::File;
@@ -32,12 +33,13 @@ fn main() -> ExitCode {
         ["attempt", address, port, resolver, name, seconds] => {
             attempt(address, port, resolver, name, seconds)
         }
+        ["names", address] => names(address),
         ["capture", card, file] => capture(card, file),
         ["spoof", source, destination] => spoof(source, destination),
         ["forge", card, address, source] => forge(card, address, source),
         _ => Err(io::Error::other(
             "serve PORT FILE, fetch ADDRESS PORT, attempt ADDRESS PORT RESOLVER NAME SECONDS, \
-             capture CARD FILE, spoof SOURCE DESTINATION, or forge CARD ADDRESS \
+             capture CARD FILE, names ADDRESS, spoof SOURCE DESTINATION, or forge CARD ADDRESS \
              SOURCE-CARD",
         )),
     };
@@ -88,8 +90,9 @@ fn attempt(address: &str, port: &str, resolver: &str, name: &str, seconds: &str)
     let question = question(name);
     let ask = |server: Ipv4Addr| -> io::Result<UdpSocket> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect((server, 53))?;
-        let _ = socket.send(&question);
+        let _ = socket
+            .connect((server, 53))
+            .and_then(|()| socket.send(&question));
         Ok(socket)
     };
     let (near, far) = (ask(parse(resolver)?)?, ask(address)?);
@@ -140,6 +143,36 @@ fn question(name: &str) -> Vec<u8> {
     }
     bytes.extend([0, 0, 1, 0, 1]);
     bytes
+}
+
+/// A DNS server (RFC 1035) for which all names are one machine's.
+fn names(address: &str) -> io::Result<()> {
+    let address: Ipv4Addr = parse(address)?;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53))?;
+    let mut bytes = [0; 512];
+    loop {
+        let (count, from) = socket.recv_from(&mut bytes)?;
+        let Some(question) = bytes.get(12..count) else {
+            continue;
+        };
+        let mut end = 0;
+        while let Some(length) = question.get(end).filter(|length| **length != 0) {
+            end += usize::from(*length) + 1;
+        }
+        let Some(asked) = question.get(..end + 5) else {
+            continue;
+        };
+        let is_address = asked.ends_with(&[0, 1, 0, 1]);
+        // An answer with recursion, one question, perhaps one record.
+        let mut answer = bytes[..2].to_vec();
+        answer.extend([0x81, 0x80, 0, 1, 0, is_address.into(), 0, 0, 0, 0]);
+        answer.extend(asked);
+        if is_address {
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4]);
+            answer.extend(address.octets());
+        }
+        let _ = socket.send_to(&answer, from);
+    }
 }
 
 /// Sends an echo request.

@@ -43,6 +43,7 @@ pub fn all() -> Vec<Scenario> {
         net::outside::SCENARIO,
         net::lease::SCENARIO,
         net::gateway::SCENARIO,
+        net::tor::SCENARIO,
         performance::SCENARIO,
         image::menu::SCENARIO,
         image::desktop::SCENARIO,

@@ -1,8 +1,11 @@
 //! A WireGuard gateway: what its client sends goes into the tunnel, or nowhere. The tunnel's other end
 //! is in the network domain that the gateway is behind, where everything that arrives is captured.
 
-use super::capture::{Capture, Packet, Seen, as_root, attempt, attempts, only, until};
-use super::link::{PORT, PROBE, address, fetch, make_net_domain, port, serve};
+use super::capture::{
+    ALL, Capture, FAR, Gateway, Packet, as_root, attempts, go_behind, keep_logs, sees_everything,
+    until,
+};
+use super::link::{PROBE, address, make_net_domain, port, serve_bytes};
 use crate::check;
 use crate::e2e::context::Context;
 use crate::e2e::{Failure, Outcome, Place, Scenario};
@@ -15,11 +18,9 @@ pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
 
 const OUT: &str = "sys-out";
 const VPN: &str = "sys-vpn";
-/// What is behind the tunnel: a server for files and one for names.
-const FAR: &str = "192.0.2.80";
 const TUNNEL_PORT: u16 = 51820;
 const CONFIG: &str = "/home/gateway/wg0.conf";
-const ALL: &str = "tcp dns far-dns icmp";
+const BYTES: u64 = 1_000_000;
 
 fn run(context: &Context<'_>) -> Outcome {
     make_net_domain(context, OUT, &["--template", "wireguard"])?;
@@ -30,23 +31,14 @@ fn run(context: &Context<'_>) -> Outcome {
     )?;
     context.domain("work", "red")?;
     context.host_ok(&["bulkhead", "prefs", "work", "net_domain", OUT])?;
-    context.host_ok(&["bulkhead", "start", OUT])?;
+    let both = format!("bulkhead start {VPN} & bulkhead start work; wait");
+    context.host_ok(&["sh", "-c", &both])?;
     let public_key = other_end(context)?;
-    let (_served, sum) = serve(context, OUT)?;
+    let (_served, sum) = serve_bytes(context, OUT, BYTES)?;
     context.install_hostile("work", PROBE)?;
     let capture = Capture::begin(context, OUT)?;
     let outcome = tunnel(context, &capture, &public_key, &sum);
-    for (domain, name) in [(VPN, "sys-vpn.txt"), (OUT, "sys-out.txt")] {
-        let state = "ip address; ip rule; ip route show table all; nft list ruleset; wg; ps ax; \
-                     cat /etc/resolv.conf; tail -n 50 /tmp/seen";
-        let command = ["bulkhead", "run", "--root", domain, "--", "sh", "-c", state];
-        if let Ok(output) = context.host(&command) {
-            context.log(name, &[output.stdout, output.stderr].concat())?;
-        }
-    }
-    if let Ok(log) = context.host(&["bulkhead", "log", VPN]) {
-        context.log("sys-vpn-log.txt", &log.stdout)?;
-    }
+    keep_logs(context, &[VPN, OUT]);
     outcome
 }
 
@@ -74,203 +66,97 @@ fn tunnel(
     public_key: &str,
     sum: &str,
 ) -> Outcome {
-    // The capture sees what it would see of a leak: all four ways, marked.
-    let (answered, seen) = capture.during(|| attempt(context, "work", FAR, PORT, 3))?;
-    check!(
-        answered == ALL,
-        "without a gateway work got answers by: {answered}"
-    );
-    let work = address(context, "work", "card")?;
-    let is_seen = |protocol, port, marked| {
-        seen.keys().any(|packet| {
-            packet.source == work
-                && packet.protocol == protocol
-                && (port == 0 || packet.port == port)
-                && packet.marked == marked
-        })
-    };
-    let serves: u16 = PORT.parse().unwrap_or_default();
-    check!(
-        is_seen(6, serves, false)
-            && is_seen(17, serves, true)
-            && is_seen(17, 53, true)
-            && is_seen(1, 0, true),
-        "the capture does not see what work sends: {seen:#?}"
-    );
-
-    // Behind the gateway, before there is a tunnel.
-    context.host_ok(&["bulkhead", "start", VPN])?;
-    context.host_ok(&["bulkhead", "prefs", "work", "net_domain", VPN])?;
+    sees_everything(context, capture)?;
+    context.install_hostile(VPN, PROBE)?;
+    go_behind(context, VPN)?;
     let gateway = address(context, VPN, "trunk")?;
-    until("work asks its gateway for names", || {
-        let asked = context.guest("work", &["cat", "/etc/resolv.conf"])?;
-        Ok(asked.stdout_text().contains(&gateway))
-    })?;
     let out = address(context, OUT, "trunk")?;
-    let down = Down {
+    let is_tunnel = |packet: &Packet| {
+        packet.source == gateway
+            && packet.destination == out
+            && packet.protocol == 17
+            && packet.port == TUNNEL_PORT
+            && !packet.marked
+    };
+    let watched = &Gateway {
         context,
         capture,
-        gateway: &gateway,
-        out: &out,
+        is_tunnel: &is_tunnel,
     };
-    down.nothing_passes("before there is a tunnel", "work")?;
+    watched.nothing_passes("before there is a tunnel", "work")?;
 
-    // With it.
     let near = as_root(context, OUT, "cat /tmp/near")?;
     let config = format!(
         "[Interface]\nPrivateKey = {}\nAddress = 10.9.0.2/32\nDNS = {FAR}\n\n[Peer]\n\
          PublicKey = {public_key}\nEndpoint = {out}:{TUNNEL_PORT}\nAllowedIPs = 0.0.0.0/0\n",
         near.trim()
     );
-    as_root(
-        context,
-        VPN,
-        &format!("umask 077; printf '{config}' > {CONFIG}"),
-    )?;
-    let up = |state: &str| -> Outcome {
-        until("the tunnel is up", || {
-            Ok(attempt(context, "work", FAR, PORT, 3)? == ALL)
-        })?;
-        let (got, seen) = capture.during(|| {
-            let answered = attempt(context, "work", FAR, PORT, 6)?;
-            check!(
-                answered == ALL,
-                "through the tunnel work got answers by: {answered}"
-            );
-            fetch(context, "work", FAR)
-        })?;
-        check!(
-            got.as_deref() == Some(sum),
-            "{state}: work did not get the file"
-        );
-        check!(
-            seen.values().sum::<usize>() > 100,
-            "{state}: the file did not come through the tunnel: {seen:#?}"
-        );
-        down.only_tunnel(&seen, state)
-    };
-    up("with the tunnel")?;
+    let write = format!("umask 077; printf '{config}' > {CONFIG}");
+    as_root(context, VPN, &write)?;
+    watched.passes("with the tunnel", sum, ALL, 6)?;
+    without_a_tunnel(context, watched, sum)?;
+    while_it_changes(context, watched, sum)
+}
 
-    // The other end is gone.
+/// The tunnel is down in one way after the other.
+fn without_a_tunnel(context: &Context<'_>, watched: &Gateway<'_, '_>, sum: &str) -> Outcome {
     as_root(context, OUT, "ip link set far0 down")?;
-    down.nothing_passes("without the other end", "work")?;
+    watched.nothing_passes("without the other end", "work")?;
     as_root(context, OUT, "ip link set far0 up")?;
 
-    // The interface is taken away as fast as it is made.
-    let flap = "touch /tmp/flap; (while test -e /tmp/flap; do ip link delete wg0; sleep 0.05; done) \
-                > /dev/null 2>&1 < /dev/null &";
-    as_root(context, VPN, flap)?;
-    down.only_tunnel_during("while the interface comes and goes", || {
-        as_root(context, "work", &attempts(FAR, PORT, 1, 4))
-    })?;
-    as_root(context, VPN, "rm /tmp/flap")?;
-
-    // Nobody makes it again.
+    // Nobody makes the interface again: the program that would is stopped.
     let service = "$(pgrep -f '[b]ulkhead-net wireguard')";
-    as_root(
-        context,
-        VPN,
-        &format!("kill -STOP {service}; ip link delete wg0"),
-    )?;
-    down.nothing_passes("without the interface", "work")?;
-    down.nothing_passes("of the gateway itself", VPN)?;
+    let stop = format!("kill -STOP {service}; sleep 0.3; ip link delete wg0");
+    as_root(context, VPN, &stop)?;
+    watched.nothing_passes("without the interface", "work")?;
+    watched.nothing_passes("without the interface, of the gateway itself", VPN)?;
     as_root(
         context,
         VPN,
         &format!("kill -KILL {service}; pkill dnsmasq; true"),
     )?;
-    up("after its program was killed")?;
+    watched.passes("after its program was killed", sum, ALL, 6)?;
 
     // The owner makes a mistake.
-    as_root(
-        context,
-        VPN,
-        &format!("cp {CONFIG} /tmp/good; echo 'PostUp = reboot' >> {CONFIG}"),
-    )?;
+    let wrong = format!("cp {CONFIG} /tmp/good; echo 'PostUp = reboot' >> {CONFIG}");
+    as_root(context, VPN, &wrong)?;
     until("the tunnel is down", || {
         let there = as_root(context, VPN, "test -e /sys/class/net/wg0 || echo gone")?;
         Ok(there.trim() == "gone")
     })?;
-    down.nothing_passes("with a wrong file", "work")?;
+    watched.nothing_passes("with a wrong file", "work")?;
     let log = context.host_ok(&["bulkhead", "log", VPN])?;
     check!(
         log.contains("line 10: [Peer] has no `PostUp`"),
         "the gateway does not say what is wrong: {log}"
     );
-    as_root(context, VPN, &format!("cat /tmp/good > {CONFIG}"))?;
-    until("the tunnel is up", || {
-        Ok(attempt(context, "work", FAR, PORT, 3)? == ALL)
-    })?;
+    as_root(context, VPN, &format!("cat /tmp/good > {CONFIG}")).map(drop)
+}
 
-    // The gateway is plugged in elsewhere and back, and then starts anew, while its client goes on.
-    let goes_on = || {
-        let script = format!(
-            "({}) > /dev/null 2>&1 < /dev/null &",
-            attempts(FAR, PORT, 1, 60)
-        );
-        as_root(context, "work", &script)
-    };
-    goes_on()?;
-    down.only_tunnel_during("while it is plugged in elsewhere", || {
+/// The client goes on while the gateway's interface comes and goes, while it is plugged in elsewhere,
+/// and while it starts anew.
+fn while_it_changes(context: &Context<'_>, watched: &Gateway<'_, '_>, sum: &str) -> Outcome {
+    let goes_on = format!("({}) > /dev/null 2>&1 < /dev/null &", attempts(1, 60));
+    as_root(context, "work", &goes_on)?;
+    watched.nothing_leaks("while the interface comes and goes", || {
+        let flap = "for i in $(seq 20); do ip link delete wg0; sleep 0.2; done; true";
+        as_root(context, VPN, flap)
+    })?;
+    watched.nothing_leaks("while it is plugged in elsewhere", || {
         for (to, state) in [("-", "unplugged"), (OUT, "plugged")] {
             context.host_ok(&["bulkhead", "prefs", VPN, "net_domain", to])?;
             until("the gateway is plugged in elsewhere", || {
                 Ok(port(context, VPN, "card")?["state"] == state)
             })?;
         }
-        Ok(String::new())
-    })?;
-    down.only_tunnel_during("while it starts", || {
-        context.host_ok(&["bulkhead", "kill", VPN])?;
-        context.host_ok(&["bulkhead", "start", VPN])?;
-        until("the tunnel is up", || {
-            Ok(attempt(context, "work", FAR, PORT, 3)? == ALL)
-        })?;
-        Ok(String::new())
-    })?;
-    up("after it has started anew")
-}
-
-/// What may leave the gateway, whatever the state of its tunnel.
-struct Down<'a, 'b> {
-    context: &'a Context<'b>,
-    capture: &'a Capture<'a, 'b>,
-    gateway: &'a str,
-    out: &'a str,
-}
-
-impl Down<'_, '_> {
-    /// A domain tries each way, and gets no answer; nothing of it is seen.
-    fn nothing_passes(&self, state: &str, domain: &str) -> Outcome {
-        if domain != "work" {
-            self.context.install_hostile(domain, PROBE)?;
-        }
-        let answered =
-            self.only_tunnel_during(state, || attempt(self.context, domain, FAR, PORT, 3))?;
-        check!(
-            answered.is_empty(),
-            "{state}: {domain} got answers by: {answered}"
-        );
         Ok(())
-    }
-
-    fn only_tunnel_during(
-        &self,
-        state: &str,
-        act: impl FnOnce() -> Result<String, Failure>,
-    ) -> Result<String, Failure> {
-        let (told, seen) = self.capture.during(act)?;
-        self.only_tunnel(&seen, state)?;
-        Ok(told)
-    }
-
-    fn only_tunnel(&self, seen: &Seen, state: &str) -> Outcome {
-        only(seen, state, |packet: &Packet| {
-            packet.source == self.gateway
-                && packet.destination == self.out
-                && packet.protocol == 17
-                && packet.port == TUNNEL_PORT
-                && !packet.marked
-        })
-    }
+    })?;
+    watched.nothing_leaks("while it starts", || {
+        context.host_ok(&["bulkhead", "kill", VPN])?;
+        context.host_ok(&["bulkhead", "start", VPN]).map(drop)
+    })?;
+    // It went on all the time.
+    let going = "for i in $(seq 10); do pgrep -x net-probe && exit 0; sleep 0.1; done; exit 1";
+    as_root(context, "work", going)?;
+    watched.passes("after it has started anew", sum, ALL, 6)
 }
