@@ -9,7 +9,7 @@ use crate::cards::{self, CLASS};
 use crate::config::{Card, Config, Mac, Trunk};
 use crate::dns;
 use crate::firewall::{self, Firewall};
-use crate::gateway::Gateway;
+use crate::gateway::{self, Gateway};
 use crate::routes::{self, Route};
 use crate::run::Wanted;
 use crate::sys::Network;
@@ -121,6 +121,11 @@ fn set_up_firewall(
         set("ipv4/ip_forward", "0")?;
     }
     loaded.map_err(ApplyError::Firewall)?;
+    if gateway.is_some() {
+        // Its owner writes into it as soon as the guest has started.
+        let made = gateway::make_folder();
+        made.map_err(|error| ApplyError::Program("the gateway's folder", error))?;
+    }
     Ok(match gateway {
         Some(gateway) => gateway.passes_to().is_some(),
         None => way_out.is_some(),

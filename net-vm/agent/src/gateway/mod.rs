@@ -145,7 +145,7 @@ fn owners_file(name: &str, most: u64) -> io::Result<Option<String>> {
 }
 
 /// Makes [`FOLDER`], where nobody but root writes.
-fn make_folder() -> io::Result<()> {
+pub(crate) fn make_folder() -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let folder = Path::new(FOLDER);
     match std::fs::create_dir(folder) {
