@@ -242,8 +242,8 @@ pub(super) fn go_behind(context: &Context<'_>, gateway: &str) -> Outcome {
     })
 }
 
-/// Keeps what domains say of their network.
-pub(super) fn keep_logs(context: &Context<'_>, domains: &[&str]) {
+/// Keeps what domains say of their network, and removes them, for scenarios that come after.
+pub(super) fn end(context: &Context<'_>, domains: &[&str]) {
     let state = "ip address; ip rule; ip route show table all; nft list ruleset; ps ax; \
                  cat /etc/resolv.conf; tail -n 50 /tmp/seen /tmp/n/*.log";
     for domain in domains {
@@ -256,6 +256,13 @@ pub(super) fn keep_logs(context: &Context<'_>, domains: &[&str]) {
             }
         }
     }
+    let remove = format!(
+        "for domain in work {0}; do bulkhead kill $domain; done; \
+         bulkhead prefs work net_domain -; \
+         for domain in {0}; do bulkhead remove --yes $domain; done",
+        domains.join(" ")
+    );
+    let _ = context.host(&["sh", "-c", &remove]);
 }
 
 #[cfg(test)]

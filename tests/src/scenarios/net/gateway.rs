@@ -2,8 +2,8 @@
 //! is in the network domain that the gateway is behind, where everything that arrives is captured.
 
 use super::capture::{
-    ALL, Capture, FAR, Gateway, Packet, as_root, attempts, go_behind, keep_logs, sees_everything,
-    until,
+    ALL, Capture, FAR, Gateway, Packet, as_root, attempt, attempts, end, go_behind,
+    sees_everything, until,
 };
 use super::link::{PROBE, address, make_net_domain, port, serve_bytes};
 use crate::check;
@@ -20,6 +20,8 @@ const OUT: &str = "sys-out";
 const VPN: &str = "sys-vpn";
 const TUNNEL_PORT: u16 = 51820;
 const CONFIG: &str = "/home/gateway/wg0.conf";
+/// The program that keeps the tunnel up, for a shell.
+const SERVICE: &str = "$(pgrep -f '[b]ulkhead-net wireguard')";
 const BYTES: u64 = 1_000_000;
 
 fn run(context: &Context<'_>) -> Outcome {
@@ -38,7 +40,7 @@ fn run(context: &Context<'_>) -> Outcome {
     context.install_hostile("work", PROBE)?;
     let capture = Capture::begin(context, OUT)?;
     let outcome = tunnel(context, &capture, &public_key, &sum);
-    keep_logs(context, &[VPN, OUT]);
+    end(context, &[VPN, OUT]);
     outcome
 }
 
@@ -95,7 +97,8 @@ fn tunnel(
     as_root(context, VPN, &write)?;
     watched.passes("with the tunnel", sum, ALL, 6)?;
     without_a_tunnel(context, watched, sum)?;
-    while_it_changes(context, watched, sum)
+    while_it_changes(context, watched, sum)?;
+    rules_alone(context, watched)
 }
 
 /// The tunnel is down in one way after the other.
@@ -105,15 +108,14 @@ fn without_a_tunnel(context: &Context<'_>, watched: &Gateway<'_, '_>, sum: &str)
     as_root(context, OUT, "ip link set far0 up")?;
 
     // Nobody makes the interface again: the program that would is stopped.
-    let service = "$(pgrep -f '[b]ulkhead-net wireguard')";
-    let stop = format!("kill -STOP {service}; sleep 0.3; ip link delete wg0");
+    let stop = format!("kill -STOP {SERVICE}; sleep 0.3; ip link delete wg0");
     as_root(context, VPN, &stop)?;
     watched.nothing_passes("without the interface", "work")?;
     watched.nothing_passes("without the interface, of the gateway itself", VPN)?;
     as_root(
         context,
         VPN,
-        &format!("kill -KILL {service}; pkill dnsmasq; true"),
+        &format!("kill -KILL {SERVICE}; pkill dnsmasq; true"),
     )?;
     watched.passes("after its program was killed", sum, ALL, 6)?;
 
@@ -139,7 +141,7 @@ fn while_it_changes(context: &Context<'_>, watched: &Gateway<'_, '_>, sum: &str)
     let goes_on = format!("({}) > /dev/null 2>&1 < /dev/null &", attempts(1, 60));
     as_root(context, "work", &goes_on)?;
     watched.nothing_leaks("while the interface comes and goes", || {
-        let flap = "for i in $(seq 20); do ip link delete wg0; sleep 0.2; done; true";
+        let flap = "for i in $(seq 10); do ip link delete wg0; sleep 0.6; done; true";
         as_root(context, VPN, flap)
     })?;
     watched.nothing_leaks("while it is plugged in elsewhere", || {
@@ -159,4 +161,36 @@ fn while_it_changes(context: &Context<'_>, watched: &Gateway<'_, '_>, sum: &str)
     let going = "for i in $(seq 10); do pgrep -x net-probe && exit 0; sleep 0.1; done; exit 1";
     as_root(context, "work", going)?;
     watched.passes("after it has started anew", sum, ALL, 6)
+}
+
+/// The firewall holds what nothing else would, neither tunnel nor routes. Without it all is seen.
+fn rules_alone(context: &Context<'_>, watched: &Gateway<'_, '_>) -> Outcome {
+    context.install_hostile(VPN, PROBE)?;
+    let bare = format!(
+        "kill -STOP {SERVICE}; sleep 0.3; ip link delete wg0; \
+         ip rule delete pref 100; ip rule delete pref 101; ip route get {FAR}"
+    );
+    let way = as_root(context, VPN, &bare)?;
+    check!(way.contains("dev eth0"), "{FAR} is reached by: {way}");
+    watched.nothing_passes("by the rules alone", "work")?;
+    watched.nothing_passes("by the rules alone, of the gateway itself", VPN)?;
+
+    let open = "nft flush ruleset; nft add table ip open; \
+         nft 'add chain ip open out { type nat hook postrouting priority srcnat; }'; \
+         nft add rule ip open out oifname eth0 masquerade";
+    as_root(context, VPN, open)?;
+    let (answered, seen) = watched.capture.during(|| attempt(context, "work", 3))?;
+    // The gateway's own forwarder for names has gone with its tunnel.
+    check!(
+        answered == "tcp far-dns icmp" && !seen.keys().any(|packet| (watched.is_tunnel)(packet)),
+        "without the rules work got answers by: {answered}; there came {seen:#?}"
+    );
+    for protocol in [1, 6, 17] {
+        check!(
+            seen.keys()
+                .any(|packet| packet.protocol == protocol && packet.destination == FAR),
+            "without the rules the capture sees no leak of protocol {protocol}: {seen:#?}"
+        );
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 //! a directory authority that is a relay, and two more relays, which are exits.
 
 use super::capture::{
-    Capture, FAR, Gateway, Packet, as_root, attempts, go_behind, keep_logs, sees_everything, until,
+    Capture, FAR, Gateway, Packet, as_root, attempts, end, go_behind, sees_everything, until,
 };
 use super::link::{PROBE, address, make_net_domain, serve_bytes};
 use crate::check;
@@ -39,7 +39,7 @@ fn run(context: &Context<'_>) -> Outcome {
     context.install_hostile("work", PROBE)?;
     let capture = Capture::begin(context, OUT)?;
     let outcome = gateway(context, &capture, &network, &sum);
-    keep_logs(context, &[TOR, OUT]);
+    end(context, &[TOR, OUT]);
     outcome
 }
 
