@@ -3,8 +3,8 @@
 //! `serve PORT FILE` sends a file to everybody who connects; `fetch ADDRESS PORT` writes what it is
 //! sent to its output. As root: `attempt ADDRESS PORT RESOLVER NAME SECONDS` tries to reach an address
 //! by TCP, UDP and ICMP, and a name by DNS, and says what was answered; `capture CARD FILE` writes a
-//! line for each frame that arrives at a card; `names ADDRESS` answers every question for a name with an
-//! address; `spoof SOURCE DESTINATION` sends packets of somebody else's address,
+//! line for each frame that arrives at a card; `names ADDRESS OTHER` answers, at both, every question for
+//! a name with the first; `spoof SOURCE DESTINATION` sends packets of somebody else's address,
 //! `forge CARD ADDRESS SOURCE-CARD` frames of somebody else's card.
 
 use std::fs::File;
@@ -33,13 +33,13 @@ fn main() -> ExitCode {
         ["attempt", address, port, resolver, name, seconds] => {
             attempt(address, port, resolver, name, seconds)
         }
-        ["names", address] => names(address),
+        ["names", address, other] => names(address, other),
         ["capture", card, file] => capture(card, file),
         ["spoof", source, destination] => spoof(source, destination),
         ["forge", card, address, source] => forge(card, address, source),
         _ => Err(io::Error::other(
             "serve PORT FILE, fetch ADDRESS PORT, attempt ADDRESS PORT RESOLVER NAME SECONDS, \
-             capture CARD FILE, names ADDRESS, spoof SOURCE DESTINATION, or forge CARD ADDRESS \
+             capture CARD FILE, names ADDRESS OTHER, spoof SOURCE DESTINATION, or forge CARD ADDRESS \
              SOURCE-CARD",
         )),
     };
@@ -146,9 +146,16 @@ fn question(name: &str) -> Vec<u8> {
 }
 
 /// A DNS server (RFC 1035) for which all names are one machine's.
-fn names(address: &str) -> io::Result<()> {
+fn names(address: &str, other: &str) -> io::Result<()> {
     let address: Ipv4Addr = parse(address)?;
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53))?;
+    // An answer comes from where it was asked.
+    let at = |place: Ipv4Addr| UdpSocket::bind((place, 53));
+    let (first, second) = (at(address)?, at(parse(other)?)?);
+    std::thread::spawn(move || serve_names(&second, address));
+    serve_names(&first, address)
+}
+
+fn serve_names(socket: &UdpSocket, address: Ipv4Addr) -> io::Result<()> {
     let mut bytes = [0; 512];
     loop {
         let (count, from) = socket.recv_from(&mut bytes)?;

@@ -261,6 +261,13 @@ mod tests {
                 "iifname \"vlan*\" meta l4proto tcp counter redirect to :9040",
             ]
         );
+        assert_eq!(
+            rules_of(&text, "others"),
+            [
+                "iifname \"vlan*\" meta l4proto != { tcp, udp } counter drop",
+                "iifname \"vlan*\" udp dport != 53 counter drop",
+            ]
+        );
         let input = rules_of(&text, "input");
         assert!(input.contains(&"iifname \"vlan*\" ct status dnat tcp dport 9040 accept".into()));
         assert!(input.contains(&"iifname \"vlan*\" ct status dnat udp dport 5353 accept".into()));

@@ -34,10 +34,15 @@ pub(super) fn output(card: &str) -> String {
     format!("        oifname \"{card}\" meta l4proto tcp meta skuid \"{USER}\" counter accept\n")
 }
 
-/// Where clients' connections and questions end.
+/// Where clients' connections and questions end, and that of all the rest nothing goes further.
 pub(super) fn redirect() -> String {
     format!(
-        "    chain lead {{
+        "    chain others {{
+        type filter hook prerouting priority raw; policy accept;
+        iifname \"vlan*\" meta l4proto != {{ tcp, udp }} counter drop
+        iifname \"vlan*\" udp dport != 53 counter drop
+    }}
+    chain lead {{
         type nat hook prerouting priority dstnat; policy accept;
         iifname \"vlan*\" udp dport 53 counter redirect to :{NAMES}
         iifname \"vlan*\" meta l4proto tcp counter redirect to :{CONNECTIONS}

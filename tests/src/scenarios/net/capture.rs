@@ -129,9 +129,7 @@ pub(super) fn until(what: &str, mut is_so: impl FnMut() -> Result<bool, Failure>
         }
         std::thread::sleep(Duration::from_millis(500));
     }
-    Err(Failure::new(format!(
-        "after half a minute still not: {what}"
-    )))
+    Err(Failure::new(format!("after many tries still not: {what}")))
 }
 
 /// A gateway and its client, `work`, watched from the network domain that the gateway is behind.
@@ -245,7 +243,7 @@ pub(super) fn go_behind(context: &Context<'_>, gateway: &str) -> Outcome {
 /// Keeps what domains say of their network, and removes them, for scenarios that come after.
 pub(super) fn end(context: &Context<'_>, domains: &[&str]) {
     let state = "ip address; ip rule; ip route show table all; nft list ruleset; ps ax; \
-                 cat /etc/resolv.conf; tail -n 50 /tmp/seen /tmp/n/*.log";
+                 cat /etc/resolv.conf; tail -n 50 /tmp/seen /tmp/n/*.log /home/gateway/torrc";
     for domain in domains {
         let command = ["bulkhead", "run", "--root", domain, "--", "sh", "-c", state];
         let log = ["bulkhead", "log", domain];
