@@ -9,7 +9,7 @@ use super::capture::{
 use super::link::{PROBE, address, make_net_domain, serve_bytes};
 use crate::check;
 use crate::e2e::context::Context;
-use crate::e2e::{Outcome, Place, Scenario};
+use crate::e2e::{Failure, Outcome, Place, Scenario};
 
 pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
     name: "net-tor",
@@ -46,7 +46,7 @@ fn run(context: &Context<'_>) -> Outcome {
 
 /// Makes of the outer network domain one that lets everything in, with a server for names and a Tor
 /// network. What a client of it has to know.
-fn tor_network(context: &Context<'_>) -> Result<String, crate::e2e::Failure> {
+fn tor_network(context: &Context<'_>) -> Result<String, Failure> {
     let script = include_str!("tor-network.sh")
         .replace("@RELAYS@", RELAYS)
         .replace("@FAR@", FAR)
@@ -56,8 +56,10 @@ fn tor_network(context: &Context<'_>) -> Result<String, crate::e2e::Failure> {
         .lines()
         .find(|line| line.starts_with("DirAuthority "));
     match network {
-        Some(line) => Ok(format!("TestingTorNetwork 1\nVanguardsLiteEnabled 0\n{line}\n")),
-        None => Err(crate::e2e::Failure::new("the Tor network has no authority")),
+        Some(line) => Ok(format!(
+            "TestingTorNetwork 1\nVanguardsLiteEnabled 0\n{line}\n"
+        )),
+        None => Err(Failure::new("the Tor network has no authority")),
     }
 }
 
