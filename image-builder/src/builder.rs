@@ -281,6 +281,7 @@ impl Builder {
             applications: false,
             users: &[],
             services: &[],
+            files: &[],
         };
         let stamp = Stamp::new(
             &self.layout.stamps(),

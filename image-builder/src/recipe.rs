@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, io};
-use crate::services::{self, ServiceRecipe, SystemUser};
+use crate::services::{self, FileRecipe, ServiceRecipe, SystemUser};
 
 /// A template: the root that application domains run from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct TemplateRecipe {
     /// Programs that always run in its domains.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub service: Vec<ServiceRecipe>,
+    /// Files of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub file: Vec<FileRecipe>,
 }
 
 /// Files taken out of a package without what the package depends on.
@@ -301,6 +304,7 @@ pub fn template_file(file: &Path) -> Result<TemplateRecipe, Error> {
         check_files(file, &pick.files)?;
     }
     services::check(&recipe.user, &recipe.service).map_err(wrong)?;
+    services::check_files(&recipe.file).map_err(wrong)?;
     Ok(recipe)
 }
 

@@ -40,7 +40,7 @@ mkdir -p "$root"/home/user "$root"/usr/lib/bulkhead "$root"/usr/share/bulkhead/i
     "$root"/out "$root"/share
 chown 1000:1000 "$root"/home/user
 
-# Users and services that the recipe names. Paths are looked at from inside: what is a link there must
+# Users, services and files that the recipe names. Paths are looked at from inside: what is a link there must
 # not lead to a place of the machine that builds.
 if [ -d "$BULKHEAD_ADDED" ]; then
     while read -r name uid home; do
@@ -71,6 +71,11 @@ if [ -d "$BULKHEAD_ADDED" ]; then
         esac
         install -D -m 0644 "$service" "$root"/etc/bulkhead/services/"${service##*/}"
     done
+    while read -r number path; do
+        chroot "$root" mkdir -p "${path%/*}/"
+        chroot "$root" sh -c 'umask 022; rm -f "$1"; cat > "$1"' - "$path" \
+            < "$BULKHEAD_ADDED/texts/$number"
+    done < "$BULKHEAD_ADDED"/files
 fi
 
 # Last: the caches compare the time stamps of folders, which mkfs.erofs sets to this same time.

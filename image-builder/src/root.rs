@@ -9,7 +9,7 @@ use crate::{
     command::{find_program, program, run},
     error::{Error, io},
     recipe::Pick,
-    services::{self, ServiceRecipe, SystemUser},
+    services::{self, FileRecipe, ServiceRecipe, SystemUser},
     stamp::Inputs,
 };
 
@@ -45,6 +45,8 @@ pub struct RootSpec<'a> {
     pub users: &'a [SystemUser],
     /// Programs that the agent always runs.
     pub services: &'a [ServiceRecipe],
+    /// Files that it has besides those of its packages.
+    pub files: &'a [FileRecipe],
 }
 
 /// What becomes of a finished root.
@@ -84,6 +86,9 @@ impl RootSpec<'_> {
         }
         if !(self.users.is_empty() && self.services.is_empty()) {
             inputs.text("services", &format!("{:?} {:?}", self.users, self.services));
+        }
+        if !self.files.is_empty() {
+            inputs.text("files", &format!("{:?}", self.files));
         }
         inputs
     }
@@ -140,7 +145,7 @@ pub fn build(spec: &RootSpec<'_>, mirror: &Mirror, output: &Path) -> Result<(), 
     let picks = work.path().join("picks");
     fs::write(&picks, spec.picks()).map_err(io("writing", &picks))?;
     let added = work.path().join("added");
-    services::write(&added, spec.users, spec.services)?;
+    services::write(&added, spec.users, spec.services, spec.files)?;
     let made = work.path().join("root");
     let made_apps = work.path().join("apps");
 

@@ -1,5 +1,5 @@
-//! Users and services of a template, as its recipe names them: checked here, written into the root
-//! by `root-hook.sh`, started by the agent (`appvm-manager/agent/src/template_services.rs`).
+//! Users, services and files of a template, as its recipe names them: checked here, written into the
+//! root by `root-hook.sh`, services started by the agent (`appvm-manager/agent/src/template_services.rs`).
 //!
 //! A service becomes a file `/etc/bulkhead/services/NAME`: the user in the first line, then the
 //! program and its arguments, a line each. There is no quoting, so that PID 1 needs no parser.
@@ -36,6 +36,16 @@ pub struct ServiceRecipe {
     pub user: String,
 }
 
+/// A file of root's that everybody may read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FileRecipe {
+    /// Its absolute path.
+    pub path: String,
+    /// What is in it.
+    pub text: String,
+}
+
 fn root() -> String {
     "root".to_owned()
 }
@@ -46,6 +56,10 @@ const MAX_COUNT: usize = 64;
 const MAX_WORDS: usize = 64;
 /// Bytes of one word.
 const MAX_WORD: usize = 4096;
+/// Bytes of a file.
+const MAX_FILE: usize = 64 * 1024;
+/// Where services are, which have keys of their own.
+const SERVICES: &str = "/etc/bulkhead/services";
 
 /// Says what is wrong with users and services.
 pub(crate) fn check(users: &[SystemUser], services: &[ServiceRecipe]) -> Result<(), String> {
@@ -70,14 +84,15 @@ pub(crate) fn check(users: &[SystemUser], services: &[ServiceRecipe]) -> Result<
                 user.name
             ));
         }
-        if let Some(home) = &user.home {
-            let plain = |c: char| c.is_ascii_alphanumeric() || "/-._".contains(c);
-            if !home.starts_with('/') || home.contains("..") || !home.chars().all(plain) {
-                return Err(format!(
-                    "the home of user `{}` is no plain absolute path",
-                    user.name
-                ));
-            }
+        if user
+            .home
+            .as_deref()
+            .is_some_and(|home| !is_plain_path(home))
+        {
+            return Err(format!(
+                "the home of user `{}` is no plain absolute path",
+                user.name
+            ));
         }
     }
     let mut names = HashSet::new();
@@ -105,6 +120,36 @@ pub(crate) fn check(users: &[SystemUser], services: &[ServiceRecipe]) -> Result<
     Ok(())
 }
 
+/// Says what is wrong with files.
+pub(crate) fn check_files(files: &[FileRecipe]) -> Result<(), String> {
+    if files.len() > MAX_COUNT {
+        return Err(format!("more than {MAX_COUNT} files"));
+    }
+    let mut paths = HashSet::new();
+    for file in files {
+        let shown: String = file.path.chars().take(80).collect();
+        if !is_plain_path(&file.path) || file.path.ends_with('/') {
+            return Err(format!("the file `{shown}` is no plain absolute path"));
+        }
+        if file.path.starts_with(SERVICES) {
+            return Err(format!("the file `{shown}` is for [[service]] to make"));
+        }
+        if file.text.len() > MAX_FILE || file.text.contains('\0') {
+            return Err(format!("the file `{shown}` is too long, or no text"));
+        }
+        if !paths.insert(&file.path) {
+            return Err(format!("the file `{shown}` is there twice"));
+        }
+    }
+    Ok(())
+}
+
+/// A path that needs no quoting anywhere.
+fn is_plain_path(path: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-._".contains(c);
+    path.starts_with('/') && !path.contains("..") && path.chars().all(plain)
+}
+
 /// Names become file names and fields of `/etc/passwd`.
 fn check_name(what: &str, name: &str) -> Result<(), String> {
     let valid = name.len() <= 32
@@ -121,15 +166,27 @@ fn check_name(what: &str, name: &str) -> Result<(), String> {
 }
 
 /// Writes what the hook adds to the root into `folder`: `users`, a line with name, number and home
-/// for each, and `services`, a file for each. With neither there is no folder.
+/// for each, `services`, a file for each, and `files`, a line with number and path for each, whose
+/// text is in `texts` under the number. With none of them there is no folder.
 pub(crate) fn write(
     folder: &Path,
     users: &[SystemUser],
     services: &[ServiceRecipe],
+    files: &[FileRecipe],
 ) -> Result<(), Error> {
-    if users.is_empty() && services.is_empty() {
+    if users.is_empty() && services.is_empty() && files.is_empty() {
         return Ok(());
     }
+    let texts = folder.join("texts");
+    fs::create_dir_all(&texts).map_err(io("creating", &texts))?;
+    let mut lines = String::new();
+    for (number, file) in files.iter().enumerate() {
+        lines.push_str(&format!("{number} {}\n", file.path));
+        let text = texts.join(number.to_string());
+        fs::write(&text, &file.text).map_err(io("writing", &text))?;
+    }
+    let list = folder.join("files");
+    fs::write(&list, lines).map_err(io("writing", &list))?;
     let list = folder.join("services");
     fs::create_dir_all(&list).map_err(io("creating", &list))?;
     let lines: String = users
@@ -177,9 +234,14 @@ mod tests {
         check(&users, std::slice::from_ref(&tor)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let added = folder.path().join("added");
-        write(&added, &[], &[]).unwrap();
+        write(&added, &[], &[], &[]).unwrap();
         assert!(!added.exists());
-        write(&added, &users, &[tor]).unwrap();
+        let files = [file("/etc/a.conf", "x\ny\n")];
+        check_files(&files).unwrap();
+        write(&added, &users, &[tor], &files).unwrap();
+        let read = |name: &str| fs::read_to_string(added.join(name)).unwrap();
+        assert_eq!(read("files"), "0 /etc/a.conf\n");
+        assert_eq!(read("texts/0"), "x\ny\n");
         assert_eq!(
             fs::read_to_string(added.join("users")).unwrap(),
             "tor 200 /var/lib/tor\n"
@@ -188,6 +250,31 @@ mod tests {
             fs::read_to_string(added.join("services/tor")).unwrap(),
             "tor\n/usr/bin/tor\n-f\n/etc/a b\n"
         );
+    }
+
+    fn file(path: &str, text: &str) -> FileRecipe {
+        FileRecipe {
+            path: path.into(),
+            text: text.into(),
+        }
+    }
+
+    #[test]
+    fn files_have_plain_places() {
+        for (path, text, expected) in [
+            ("etc/x", "", "no plain absolute path"),
+            ("/etc/../x", "", "no plain absolute path"),
+            ("/etc/a b", "", "no plain absolute path"),
+            ("/etc/", "", "no plain absolute path"),
+            ("/etc/bulkhead/services/x", "", "for [[service]]"),
+            ("/etc/x", "\0", "no text"),
+            ("/etc/x", &"x".repeat(MAX_FILE + 1), "too long"),
+        ] {
+            let error = check_files(&[file(path, text)]).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        let twice = [file("/etc/x", "a"), file("/etc/x", "b")];
+        assert!(check_files(&twice).unwrap_err().contains("twice"));
     }
 
     #[test]

@@ -28,6 +28,7 @@ fn spec<'a>(name: &'a str, recipe: &'a TemplateRecipe) -> RootSpec<'a> {
         applications: true,
         users: &recipe.user,
         services: &recipe.service,
+        files: &recipe.file,
     }
 }
 

@@ -76,7 +76,15 @@ fn is_wanted(path: &str, net: Net, physical: bool) -> bool {
     let vlans = ["/net/8021q/", "/net/802/", "/net/llc/"];
     // A network domain's firewall, and the translation of its clients' addresses.
     let firewall = ["/netfilter/"];
-    if is_of(&vlans) || is_of(&firewall) {
+    // A gateway's tunnel, and its ciphers. Which template it is nobody knows yet.
+    let tunnel = [
+        "/drivers/net/wireguard/",
+        "/udp_tunnel.",
+        "/ip6_udp_tunnel.",
+        "/arch/x86/crypto/",
+        "/lib/crypto/",
+    ];
+    if is_of(&vlans) || is_of(&firewall) || is_of(&tunnel) {
         return net == Net::Trunk;
     }
     // All other cards are virtio; a physical one may be as well.
@@ -153,13 +161,27 @@ mod tests {
             "net/llc/llc",
             "net/ipv4/netfilter/nf_defrag_ipv4",
             "net/netfilter/nft_masq",
+            "drivers/net/wireguard/wireguard",
+            "lib/crypto/libchacha",
             "drivers/net/ethernet/intel/e1000e/e1000e",
             "drivers/pps/pps_core",
             "net/vmw_vsock/vsock",
         ];
-        let [card, failover, vlan, llc, defrag, masq, nic, pps, vsock] = names;
+        let [
+            card,
+            failover,
+            vlan,
+            llc,
+            defrag,
+            masq,
+            tunnel,
+            cipher,
+            nic,
+            pps,
+            vsock,
+        ] = names;
         let cards = [card, failover];
-        let trunk = [vlan, llc, defrag, masq];
+        let trunk = [vlan, llc, defrag, masq, tunnel, cipher];
         let physical = [nic, pps];
         for (net, has_physical, wanted) in [
             (Net::None, false, [&[][..], &[vsock]]),

@@ -125,6 +125,7 @@ impl Desktop<'_> {
             applications: false,
             users: &[],
             services: &[],
+            files: &[],
         };
         let stamp = self.stamp("base", spec.inputs());
         if self.builder.options.refresh || !stamp.is_current(&[&output]) {

@@ -9,6 +9,7 @@ use crate::cards::{self, CLASS};
 use crate::config::{Card, Config, Mac, Trunk};
 use crate::dns;
 use crate::firewall::{self, Firewall};
+use crate::gateway::{self, Gateway};
 use crate::names::policies;
 use crate::routes::{self, Route};
 use crate::run::Wanted;
@@ -116,7 +117,10 @@ fn set_up_firewall(
     way_out: Option<&String>,
     dhcp: bool,
 ) -> Result<bool, ApplyError> {
-    let Some(trunk) = config.trunk.as_ref().filter(|_| firewall::is_there()) else {
+    let gateway = Gateway::of_template();
+    // A gateway without a firewall is none: it fails below.
+    let has_firewall = firewall::is_there() || gateway.is_some();
+    let Some(trunk) = config.trunk.as_ref().filter(|_| has_firewall) else {
         return Ok(false);
     };
     let firewall = Firewall {
@@ -128,13 +132,22 @@ fn set_up_firewall(
             .iter()
             .map(|client| (client.vlan, client.policy.clone()))
             .collect(),
+        gateway,
     };
     let loaded = firewall.load();
     if loaded.is_err() {
         set("ipv4/ip_forward", "0")?;
     }
     loaded.map_err(ApplyError::Firewall)?;
-    Ok(way_out.is_some())
+    if gateway.is_some() {
+        // Its owner writes into it as soon as the guest has started.
+        let made = gateway::make_folder();
+        made.map_err(|error| ApplyError::Program("the gateway's folder", error))?;
+    }
+    Ok(match gateway {
+        Some(gateway) => gateway.passes_to().is_some(),
+        None => way_out.is_some(),
+    })
 }
 
 fn set_up_card(network: &Network, name: &str, card: &Card) -> Result<(), ApplyError> {
@@ -212,7 +225,8 @@ fn set_up(
     network.up(name).map_err(on(name, "the start"))
 }
 
-fn behave(name: &str) -> Result<(), ApplyError> {
+/// Sets what an interface does by itself.
+pub(crate) fn behave(name: &str) -> Result<(), ApplyError> {
     for (setting, value) in BEHAVIOUR {
         set(&setting.replace("IF", name), value)?;
     }

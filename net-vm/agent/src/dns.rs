@@ -9,10 +9,13 @@ use std::process::Command;
 use crate::run::{self, Wanted};
 
 const PROGRAM: &str = "/usr/sbin/dnsmasq";
+/// Where clients ask, and the forwarder answers.
+pub const PORT: u16 = 53;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Whom the forwarder asks; it looks again when the file changes.
 const UPSTREAM: &str = "upstream.conf";
 const CONFIG: &str = "dnsmasq.conf";
+const PID: &str = "dnsmasq.pid";
 /// What a domain's owner adds.
 const ADDED: &str = "/etc/dnsmasq.d";
 
@@ -30,10 +33,9 @@ pub fn ask(servers: &[Ipv4Addr]) -> io::Result<()> {
     run::write(UPSTREAM, &text)
 }
 
-/// The forwarder's configuration: it answers clients, on their interfaces, and [`crate::names`], and
-/// asks those that [`ask`] has named.
-fn config() -> String {
-    let upstream = run::file(UPSTREAM);
+/// The forwarder's configuration: it answers clients, on their interfaces, and [`crate::names`]. Lines
+/// of `upstream` say whom it asks.
+fn config(upstream: &str) -> String {
     format!(
         "\
 # Written by bulkhead-net.
@@ -43,31 +45,49 @@ log-facility=-
 interface=vlan*
 interface=lo
 no-hosts
-resolv-file={}
-domain-needed
+{upstream}domain-needed
 cache-size=1000
 dns-forward-max=500
 conf-dir={ADDED},*.conf
 ",
-        run::file("dnsmasq.pid").display(),
-        upstream.display(),
+        run::file(PID).display(),
     )
 }
 
 /// Becomes the forwarder, once there are clients to be answered.
 pub fn serve() -> io::Result<()> {
     Wanted::wait_for("dns", |wanted| wanted.forwards_dns.then_some(()))?;
-    std::fs::create_dir_all(ADDED)?;
     if !run::file(UPSTREAM).exists() {
         run::write(UPSTREAM, "")?;
     }
-    run::write(CONFIG, &config())?;
-    let file = run::file(CONFIG);
-    let error = Command::new(PROGRAM)
-        .arg("--keep-in-foreground")
-        .arg(format!("--conf-file={}", file.display()))
-        .exec();
+    // Those that `ask` has named.
+    let upstream = format!("resolv-file={}\n", run::file(UPSTREAM).display());
+    let error = forwarder(&upstream)?.exec();
     Err(io::Error::new(error.kind(), format!("{PROGRAM}: {error}")))
+}
+
+/// The forwarder, ready to be started.
+pub(crate) fn forwarder(upstream: &str) -> io::Result<Command> {
+    std::fs::create_dir_all(ADDED)?;
+    run::write(CONFIG, &config(upstream))?;
+    let mut command = Command::new(PROGRAM);
+    command
+        .arg("--keep-in-foreground")
+        .arg(format!("--conf-file={}", run::file(CONFIG).display()));
+    Ok(command)
+}
+
+/// Ends a forwarder that nobody waits for any more.
+pub(crate) fn end_forwarder() {
+    let pid = std::fs::read_to_string(run::file(PID)).unwrap_or_default();
+    let Ok(pid) = pid.trim().parse::<libc::pid_t>() else {
+        return;
+    };
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    if pid > 1 && name.trim() == "dnsmasq" {
+        // SAFETY: no pointers.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
 }
 
 #[cfg(test)]
@@ -76,9 +96,9 @@ mod tests {
 
     #[test]
     fn the_forwarder_listens_to_clients_only() {
-        let text = config();
+        let text = config("no-resolv\n");
         assert!(text.contains("\ninterface=vlan*\ninterface=lo\nno-hosts\n"));
-        assert!(text.contains("\nresolv-file=/run/bulkhead-net/upstream.conf\n"));
+        assert!(text.contains("\nno-resolv\ndomain-needed\n"));
         assert!(!text.contains("dhcp"));
     }
 }

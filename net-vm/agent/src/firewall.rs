@@ -7,6 +7,7 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use crate::cards;
+use crate::gateway::{self, Gateway, Led};
 use crate::nft;
 use crate::rules::{Dns, Policy, chain};
 
@@ -30,6 +31,8 @@ pub struct Firewall {
     pub way_out: Option<String>,
     /// The way out gets its address by DHCP.
     pub dhcp: bool,
+    /// Clients go through a tunnel instead, and the way out is the tunnel's alone.
+    pub gateway: Option<Gateway>,
     /// Each client's VLAN, and what it may reach.
     pub clients: Vec<(u16, Policy)>,
 }
@@ -53,10 +56,8 @@ impl Firewall {
             String::from("table ip bulkhead\nflush table ip bulkhead\ntable ip bulkhead {\n");
         text.push_str("    set clients { type ipv4_addr; size 4096; flags dynamic; }\n");
         text.extend(names.iter().map(|name| chain::set(name)));
-        if self.way_out.is_some() {
-            for (vlan, policy) in &self.clients {
-                text.push_str(&chain::chain(*vlan, policy));
-            }
+        for (vlan, policy) in &self.clients {
+            text.push_str(&chain::chain(*vlan, policy));
         }
         for (name, hook, lines) in [
             (
@@ -94,8 +95,43 @@ impl Firewall {
             }
             text.push_str("    }\n");
         }
+        if let Some(gateway) = self.gateway {
+            let plain = self.answered(Dns::Forwarder);
+            let chains = self.chains();
+            text.push_str(&gateway.chains(
+                self.way_out.as_deref(),
+                self.dhcp,
+                &Led {
+                    asking: plain.as_deref(),
+                    chains: chains.as_deref(),
+                    address: self.address,
+                },
+            ));
+        }
         text.push_str("}\n");
+        text.push_str(self.gateway.map_or("", Gateway::other_tables));
         text
+    }
+
+    /// The only interface that clients' packets are passed on to.
+    fn passes_to(&self) -> Option<&str> {
+        match self.gateway {
+            Some(gateway) => gateway.passes_to(),
+            None => self.way_out.as_deref(),
+        }
+    }
+
+    /// `{ "vlan5" : jump client5 }`, unless there is no client.
+    fn chains(&self) -> Option<String> {
+        let chains: Vec<String> = self
+            .clients
+            .iter()
+            .map(|(vlan, _)| {
+                let (interface, chain) = (cards::vlan_name(*vlan), chain::name(*vlan));
+                format!("\"{interface}\" : jump {chain}")
+            })
+            .collect();
+        (!chains.is_empty()).then(|| format!("{{ {} }}", chains.join(", ")))
     }
 
     /// The interfaces of clients whose questions for names are answered so.
@@ -123,6 +159,7 @@ impl Firewall {
                 ));
             }
         }
+        lines.extend(self.gateway.map(Gateway::input).unwrap_or_default());
         if let Some(way_out) = self.way_out.as_ref().filter(|_| self.dhcp) {
             lines.push(format!(
                 "iifname \"{way_out}\" udp sport 67 udp dport 68 accept"
@@ -155,31 +192,21 @@ impl Firewall {
 
     fn forward(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        if let (Some(way_out), false) = (&self.way_out, self.clients.is_empty()) {
-            let chains: Vec<String> = self
-                .clients
-                .iter()
-                .map(|(vlan, _)| {
-                    format!(
-                        "\"{}\" : jump {}",
-                        cards::vlan_name(*vlan),
-                        chain::name(*vlan)
-                    )
-                })
-                .collect();
-            let chains = chains.join(", ");
+        if let (Some(way_out), Some(chains)) = (self.passes_to(), self.chains()) {
+            if self.gateway.is_some() {
+                lines.push(gateway::BEFORE.to_owned());
+            }
             lines.push("ct state invalid drop".to_owned());
-            if self.dhcp {
+            if self.dhcp && self.gateway.is_none() {
                 // Nobody there has one of these.
                 lines.push(format!(
                     "oifname \"{way_out}\" ip daddr {DOMAINS} counter drop"
                 ));
             }
             lines.extend([
-                format!("oifname \"{way_out}\" iifname vmap {{ {chains} }}"),
-                format!(
-                    "iifname \"{way_out}\" ct state established,related oifname vmap {{ {chains} }}"
-                ),
+                format!("oifname \"{way_out}\" iifname vmap {chains}"),
+                // Answers only, and from there: a connection that was begun does not go another way.
+                format!("iifname \"{way_out}\" ct state established,related oifname vmap {chains}"),
             ]);
         }
         lines.push("counter".to_owned());
@@ -187,7 +214,7 @@ impl Firewall {
     }
 
     fn translate(&self) -> Vec<String> {
-        let way_out = self.way_out.iter();
+        let way_out = self.passes_to().into_iter();
         way_out
             .map(|way_out| format!("oifname \"{way_out}\" counter masquerade"))
             .collect()
@@ -251,6 +278,7 @@ mod tests {
             address: Ipv4Addr::new(10, 137, 0, 1),
             way_out: way_out.map(str::to_owned),
             dhcp,
+            gateway: None,
             clients: vec![
                 (5, Policy::default()),
                 (7, policy(Action::Drop, &["accept dsthost=a.org"])),

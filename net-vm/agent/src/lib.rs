@@ -6,7 +6,7 @@
 //!
 //! In a network domain it also loads the [`firewall`], and the template's services run it to become
 //! the programs that such a domain needs: the DHCP client of the physical card ([`lease`]) and the
-//! DNS forwarder ([`dns`]).
+//! DNS forwarder ([`dns`]). In a [`gateway`] they become the tunnel's programs.
 //!
 //! It runs inside the guest and protects nobody from it: what a guest may send is decided by the
 //! link (docs/net.md), whatever is set up here. The firewall protects a network domain from its
@@ -18,6 +18,7 @@ pub mod config;
 pub mod connections;
 pub mod dns;
 pub mod firewall;
+pub mod gateway;
 pub mod lease;
 pub mod names;
 pub mod nft;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use bulkhead_net::config::{Config, MAX_BYTES};
 use bulkhead_net::state::State;
-use bulkhead_net::{connections, dns, lease, names};
+use bulkhead_net::{connections, dns, gateway, lease, names};
 
 const HELP: &str = "\
 bulkhead-net: sets up the network cards of a Bulkhead guest.
@@ -18,6 +18,8 @@ net-vm/README.md. In network domains it also has a first argument:
   dns          becomes the clients' DNS forwarder (a service of the template)
   names        answers clients whose rules are about names (a service of the template)
   connections  writes the log of clients' connections (a service of the template)
+  wireguard    keeps a gateway's tunnel up (a service of the template)
+  tor          becomes a gateway's Tor (a service of the template)
   lease        takes an event of the DHCP client, which runs it
 ";
 
@@ -29,6 +31,8 @@ fn main() -> ExitCode {
         Some("dns") => dns::serve().map_err(Into::into),
         Some("connections") => connections::serve().map_err(Into::into),
         Some("names") => names::serve().map_err(Into::into),
+        Some("wireguard") => gateway::wireguard::serve().map_err(Into::into),
+        Some("tor") => gateway::tor::serve().map_err(Into::into),
         Some("lease") => lease::event().map_err(Into::into),
         Some("--help" | "-h") => {
             print!("{HELP}");

@@ -44,6 +44,8 @@ pub fn all() -> Vec<Scenario> {
         net::lease::SCENARIO,
         net::rules::SCENARIO,
         net::host::SCENARIO,
+        net::gateway::SCENARIO,
+        net::tor::SCENARIO,
         performance::SCENARIO,
         image::menu::SCENARIO,
         image::desktop::SCENARIO,

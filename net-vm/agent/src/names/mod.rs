@@ -16,14 +16,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::dns;
 use crate::firewall::NAMES_PORT;
+use crate::gateway::Gateway;
 use crate::rules::Action;
 use crate::run::{self, Wanted};
 use book::Book;
 use policies::Policies;
 
-/// Where the forwarder is; it does not answer everybody at the address that clients ask.
-const FORWARDER: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 53);
 /// The longest message over UDP, with what EDNS may ask for (RFC 6891).
 const MAX_DATAGRAM: usize = 4096;
 /// Who is slower gets nothing.
@@ -192,7 +192,7 @@ impl Names {
 
 fn ask_by_datagram(question: &[u8]) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    socket.connect(FORWARDER)?;
+    socket.connect(forwarder())?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.send(question)?;
     let mut buffer = [0; MAX_DATAGRAM];
@@ -202,11 +202,17 @@ fn ask_by_datagram(question: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 fn ask_by_stream(question: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&FORWARDER.into(), PATIENCE)?;
+    let mut stream = TcpStream::connect_timeout(&forwarder(), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     send(&mut stream, question)?;
     let answer = receive(&mut stream)?;
     check(&answer, question).map(|()| answer)
+}
+
+/// Where the forwarder is: it does not answer everybody at the address that clients ask.
+fn forwarder() -> SocketAddr {
+    let port = Gateway::of_template().map_or(dns::PORT, Gateway::names_port);
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
 fn check(answer: &[u8], question: &[u8]) -> io::Result<()> {

@@ -12,7 +12,7 @@ use super::outside::{SERVER, arrives, has_lease_of, served, start_refused_of};
 use crate::check;
 use crate::e2e::context::Context;
 use crate::e2e::own_host::OwnHostContext;
-use crate::e2e::{Failure, Outcome, Place, Scenario};
+use crate::e2e::{Outcome, Place, Scenario};
 use crate::machine::Machine;
 
 pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
@@ -53,7 +53,7 @@ fn in_host(own: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
             "set -e; card=$(basename $(ls -d /sys/class/net/e*)); ip link set $card up; \
              ip address add {HOST}/24 dev $card; ip route add default via 10.0.2.2; \
              echo nameserver 127.0.0.1 > /etc/resolv.conf; probe=$(command -v net-probe || echo {probe}); \
-             setsid $probe answer 127.0.0.1 {SERVER} > /dev/null 2>&1 < /dev/null & \
+             setsid $probe names {SERVER} 127.0.0.1 > /dev/null 2>&1 < /dev/null & \
              setsid $(command -v net-probe || echo {probe}) serve {HOST_PORT} /etc/passwd > /dev/null 2>&1 < /dev/null & \
              sleep 1"
         ),

@@ -153,8 +153,17 @@ pub(super) fn address(context: &Context<'_>, domain: &str, kind: &str) -> Result
 
 /// A file that a network domain offers, and its checksum.
 pub(super) fn serve(context: &Context<'_>, net: &str) -> Result<(Background, String), Failure> {
+    serve_bytes(context, net, BYTES)
+}
+
+/// The same with a file of this size.
+pub(super) fn serve_bytes(
+    context: &Context<'_>,
+    net: &str,
+    bytes: u64,
+) -> Result<(Background, String), Failure> {
     let probe = context.install_hostile(net, PROBE)?;
-    let make = format!("head -c {BYTES} /dev/urandom > {FILE}; sha256sum < {FILE}");
+    let make = format!("head -c {bytes} /dev/urandom > {FILE}; sha256sum < {FILE}");
     let sum = context.guest_ok(net, &["sh", "-c", &make])?;
     let served = context.spawn_in(net, &[&probe, "serve", PORT, FILE])?;
     let wait = format!(
