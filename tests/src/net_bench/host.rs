@@ -1,0 +1,517 @@
+//! On the host, as its administrator: starts all guests, and measures in turns.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::cable::{self, Link, Process};
+use super::fail;
+use super::machine::{self, Card, Guest, Plan};
+use super::traffic::{self, Kind};
+
+/// The numbers of the three in a row, from which their addresses and VLANs come (docs/net.md).
+const CLIENT: u8 = 5;
+const FORWARDER: u8 = 6;
+const SERVER: u8 = 7;
+/// The host itself, for the guest behind `passt`.
+const HOST: u8 = 8;
+const BEHIND_PASST: u8 = 9;
+const MTU: u16 = 1500;
+/// What `passt` tells its guest to use.
+const PASST_MTU: u16 = 65520;
+/// How long the host is watched while nobody does anything.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// A way to connect guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Ours,
+    Tap,
+    Vhost,
+    Passt,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Way::Ours => "ours",
+            Way::Tap => "tap",
+            Way::Vhost => "vhost",
+            Way::Passt => "passt",
+        }
+    }
+}
+
+/// Guests that are connected one way, and whose processor time it is.
+struct Row {
+    way: Way,
+    /// From the server on.
+    guests: Vec<Guest>,
+    others: Vec<u32>,
+    /// Ends with the row.
+    _link: Option<Link>,
+    _passt: Option<Process>,
+}
+
+/// From where to where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Route {
+    Neighbour,
+    Forwarded,
+}
+
+impl Route {
+    fn name(self) -> &'static str {
+        match self {
+            Route::Neighbour => "neighbour",
+            Route::Forwarded => "forwarded",
+        }
+    }
+}
+
+/// One measurement.
+struct Sample {
+    way: Way,
+    path: Route,
+    kind: Kind,
+    /// How long all of it took, or the median of messages.
+    took: Duration,
+    /// What all processors did meanwhile, less what they do anyhow.
+    busy: Duration,
+    /// By thread.
+    threads: BTreeMap<String, u64>,
+}
+
+/// `ROUNDS MIB MESSAGES [PROCESSOR]`: the last is for emulated hosts, where the processors of all
+/// guests must share one (docs/testing.md).
+pub fn run(arguments: impl Iterator<Item = String>) -> io::Result<Value> {
+    let numbers: Vec<u64> = arguments
+        .map(|text| {
+            text.parse()
+                .map_err(|_| fail(format!("`{text}` is no number")))
+        })
+        .collect::<io::Result<_>>()?;
+    let (rounds, mib, messages, processor) = match *numbers.as_slice() {
+        [rounds, mib, messages] => (rounds, mib, messages, None),
+        [rounds, mib, messages, processor] => (rounds, mib, messages, Some(processor as usize)),
+        _ => return Err(fail("ROUNDS MIB MESSAGES [PROCESSOR]")),
+    };
+    let folder = std::env::temp_dir().join("net-bench");
+    std::fs::create_dir_all(&folder)?;
+    let initramfs = machine::initramfs(&folder)?;
+    traffic::serve(Ipv4Addr::LOCALHOST)?;
+    let maker = Maker {
+        folder,
+        initramfs,
+        processor,
+    };
+    let mut rows = vec![maker.ours()?, maker.taps(Way::Tap)?];
+    if Path::new("/dev/vhost-net").exists() {
+        rows.push(maker.taps(Way::Vhost)?);
+    }
+    rows.push(maker.passt()?);
+
+    let bytes = mib << 20;
+    let mut samples = Vec::new();
+    // The first connections fill caches of the guests' and find their ways.
+    measure(
+        &mut rows,
+        Kind::Ping,
+        messages.min(20),
+        Duration::ZERO,
+        &mut Vec::new(),
+    )?;
+    measure(
+        &mut rows,
+        Kind::Up,
+        1 << 20,
+        Duration::ZERO,
+        &mut Vec::new(),
+    )?;
+    for _ in 0..rounds {
+        let idle = idle(IDLE)?;
+        for (kind, count) in [
+            (Kind::Up, bytes),
+            (Kind::Down, bytes),
+            (Kind::Ping, messages),
+        ] {
+            measure(&mut rows, kind, count, idle, &mut samples)?;
+        }
+    }
+    Ok(figures(&samples, bytes, messages))
+}
+
+/// One measurement of each row.
+fn measure(
+    rows: &mut [Row],
+    kind: Kind,
+    count: u64,
+    idle: Duration,
+    samples: &mut Vec<Sample>,
+) -> io::Result<()> {
+    for path in [Route::Neighbour, Route::Forwarded] {
+        for row in &mut *rows {
+            if let Some(sample) = row.measure(path, kind, count, idle)? {
+                eprintln!(
+                    "{} {} {}: {:?}, {:?} of processors",
+                    path.name(),
+                    kind.name(),
+                    row.way.name(),
+                    sample.took,
+                    sample.busy
+                );
+                samples.push(sample);
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Row {
+    /// None where there is no such path.
+    fn measure(
+        &mut self,
+        path: Route,
+        kind: Kind,
+        count: u64,
+        idle: Duration,
+    ) -> io::Result<Option<Sample>> {
+        let (from, to) = match (self.way, path) {
+            (Way::Passt, Route::Neighbour) => (0, HOST),
+            (Way::Passt, Route::Forwarded) => return Ok(None),
+            (_, Route::Neighbour) => (1, SERVER),
+            (_, Route::Forwarded) => (2, SERVER),
+        };
+        let before = self.threads();
+        let watch = Watch::begin()?;
+        let Some(guest) = self.guests.get_mut(from) else {
+            return Ok(None);
+        };
+        let told = guest.tell(&format!("ask {} {} {count}", kind.name(), address(to)))?;
+        let (elapsed, busy) = watch.end()?;
+        let mut times: Vec<u64> = told
+            .split(' ')
+            .map(|time| time.parse().map_err(|_| fail(told.clone())))
+            .collect::<io::Result<_>>()?;
+        times.sort_unstable();
+        let median = times.get(times.len() / 2).copied().unwrap_or_default();
+        let mut threads = self.threads();
+        for (name, time) in &mut threads {
+            *time -= before.get(name).copied().unwrap_or_default().min(*time);
+        }
+        Ok(Some(Sample {
+            way: self.way,
+            path,
+            kind,
+            took: Duration::from_nanos(median),
+            busy: busy.saturating_sub(idle.mul_f64(elapsed.as_secs_f64())),
+            threads,
+        }))
+    }
+
+    /// Nanoseconds of each thread.
+    fn threads(&self) -> BTreeMap<String, u64> {
+        let names = ["server", "forwarder", "client"];
+        let guests = self.guests.iter().zip(names);
+        let guests = guests.map(|(guest, name)| (guest.process(), name));
+        let others = self.others.iter().map(|process| (*process, "cable"));
+        let mut times = BTreeMap::new();
+        for (process, name) in guests.chain(others) {
+            let tasks = std::fs::read_dir(format!("/proc/{process}/task"));
+            for task in tasks.into_iter().flatten().flatten() {
+                let read = |file| std::fs::read_to_string(task.path().join(file));
+                let thread = read("comm").unwrap_or_default();
+                let time = read("schedstat").unwrap_or_default();
+                let time = time.split(' ').next().and_then(|time| time.parse().ok());
+                *times
+                    .entry(format!("{name}: {}", thread.trim()))
+                    .or_default() += time.unwrap_or(0_u64);
+            }
+        }
+        times
+    }
+}
+
+/// Looks at the idle time of all processors.
+struct Watch {
+    begun: Instant,
+    idle: Duration,
+}
+
+impl Watch {
+    fn begin() -> io::Result<Watch> {
+        let idle = idle_so_far()?.0;
+        Ok(Watch {
+            begun: Instant::now(),
+            idle,
+        })
+    }
+
+    /// How long it was, and how much processors did.
+    fn end(self) -> io::Result<(Duration, Duration)> {
+        let elapsed = self.begun.elapsed();
+        let (idle, processors) = idle_so_far()?;
+        let all = elapsed * processors;
+        Ok((elapsed, all.saturating_sub(idle.saturating_sub(self.idle))))
+    }
+}
+
+/// What processors do in a second in which nobody asks for anything.
+fn idle(watched: Duration) -> io::Result<Duration> {
+    let watch = Watch::begin()?;
+    sleep(watched);
+    let (elapsed, busy) = watch.end()?;
+    Ok(busy.div_f64(elapsed.as_secs_f64()))
+}
+
+/// The idle time of all processors, and how many there are.
+fn idle_so_far() -> io::Result<(Duration, u32)> {
+    let text = std::fs::read_to_string("/proc/stat")?;
+    let mut processors = 0;
+    let mut idle = 0;
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            // user, nice, system, idle, iowait, in hundredths of a second
+            ["cpu", _, _, _, idling, waiting, ..] => {
+                let number = |text: &str| text.parse::<u64>().unwrap_or(0);
+                idle = number(idling) + number(waiting);
+            }
+            [word, ..] if word.starts_with("cpu") => processors += 1,
+            _ => {}
+        }
+    }
+    Ok((Duration::from_millis(idle * 10), processors))
+}
+
+/// Starts rows.
+struct Maker {
+    folder: PathBuf,
+    initramfs: PathBuf,
+    processor: Option<usize>,
+}
+
+impl Maker {
+    fn plan<'a>(&'a self, name: &'a str, cards: Vec<(String, Card, u16)>) -> Plan<'a> {
+        Plan {
+            name,
+            initramfs: &self.initramfs,
+            cards,
+            processor: self.processor,
+        }
+    }
+
+    fn ours(&self) -> io::Result<Row> {
+        let link = Link::start()?;
+        let trunk = |name: &str, number| {
+            let mac = mac(1, number);
+            let request = json!({"op": "add_trunk", "name": name, "mac": mac, "mtu": MTU});
+            io::Result::Ok((mac, Card::Cable(link.plug(&request)?), MTU))
+        };
+        let client = |name: &str, trunk: &str, number| {
+            let mac = mac(0, number);
+            let request = json!({
+                "op": "add_client", "name": name, "trunk": trunk, "vlan": number,
+                "mac": mac, "address": address(number),
+            });
+            io::Result::Ok((mac, Card::Cable(link.plug(&request)?), MTU))
+        };
+        let server = vec![trunk("server", SERVER)?];
+        let forwarder = vec![
+            client("forwarder-out", "server", FORWARDER)?,
+            trunk("forwarder", FORWARDER)?,
+        ];
+        let client = vec![client("client", "forwarder", CLIENT)?];
+        let mut guests = Vec::new();
+        for (name, cards) in [
+            ("ours-server", server),
+            ("ours-forwarder", forwarder),
+            ("ours-client", client),
+        ] {
+            guests.push(Guest::ours(self.plan(name, cards), &self.folder)?);
+        }
+        set_up(&mut guests)?;
+        Ok(Row {
+            way: Way::Ours,
+            guests,
+            others: vec![link.process()],
+            _link: Some(link),
+            _passt: None,
+        })
+    }
+
+    fn taps(&self, way: Way) -> io::Result<Row> {
+        let vhost = if way == Way::Vhost { "on" } else { "off" };
+        let tap = |name: &str| format!("{}-{name}", way.name());
+        let card = |kind, number, name| {
+            let netdev = format!(
+                "tap,ifname={},script=no,downscript=no,vhost={vhost}",
+                tap(name)
+            );
+            (mac(kind, number), Card::Netdev(netdev), MTU)
+        };
+        cable::bridge(&tap("br0"), &tap("out"), &tap("server"), FORWARDER.into())?;
+        cable::bridge(&tap("br1"), &tap("client"), &tap("trunk"), CLIENT.into())?;
+        let server = vec![card(1, SERVER, "server")];
+        let forwarder = vec![card(0, FORWARDER, "out"), card(1, FORWARDER, "trunk")];
+        let client = vec![card(0, CLIENT, "client")];
+        let mut guests = Vec::new();
+        for (name, cards) in [
+            ("server", server),
+            ("forwarder", forwarder),
+            ("client", client),
+        ] {
+            guests.push(Guest::qemu(self.plan(&tap(name), cards), &self.folder)?);
+        }
+        set_up(&mut guests)?;
+        Ok(Row {
+            way,
+            guests,
+            others: Vec::new(),
+            _link: None,
+            _passt: None,
+        })
+    }
+
+    fn passt(&self) -> io::Result<Row> {
+        let (passt, socket) = cable::passt(&self.folder, &address(BEHIND_PASST), &address(HOST))?;
+        let netdev = format!(
+            "stream,server=off,addr.type=unix,addr.path={}",
+            socket.display()
+        );
+        let cards = vec![(mac(0, BEHIND_PASST), Card::Netdev(netdev), PASST_MTU)];
+        let mut guest = Guest::qemu(self.plan("passt-guest", cards), &self.folder)?;
+        guest.wait()?;
+        guest.tell(&format!(
+            "net {}",
+            json!({"card": card(BEHIND_PASST, HOST, PASST_MTU)})
+        ))?;
+        Ok(Row {
+            way: Way::Passt,
+            guests: vec![guest],
+            others: vec![passt.process()],
+            _link: None,
+            _passt: Some(passt),
+        })
+    }
+}
+
+/// Tells the three of a row what they are, from the server on.
+fn set_up(guests: &mut [Guest]) -> io::Result<()> {
+    let [server, forwarder, client] = guests else {
+        return Err(fail("a row has three guests"));
+    };
+    server.wait()?;
+    server.tell(&format!(
+        "net {}",
+        json!({"trunk": trunk(SERVER, FORWARDER)})
+    ))?;
+    server.tell("serve")?;
+    forwarder.wait()?;
+    let both = json!({
+        "card": card(FORWARDER, SERVER, MTU),
+        "trunk": trunk(FORWARDER, CLIENT),
+    });
+    forwarder.tell(&format!("firewall {both}"))?;
+    client.wait()?;
+    client.tell(&format!(
+        "net {}",
+        json!({"card": card(CLIENT, FORWARDER, MTU)})
+    ))?;
+    Ok(())
+}
+
+fn card(number: u8, gateway: u8, mtu: u16) -> Value {
+    let gateway = address(gateway);
+    json!({"mac": mac(0, number), "address": address(number), "gateway": gateway, "mtu": mtu})
+}
+
+fn trunk(number: u8, client: u8) -> Value {
+    json!({
+        "mac": mac(1, number), "address": address(number), "mtu": MTU,
+        "clients": [{"vlan": client, "address": address(client)}],
+    })
+}
+
+fn address(number: u8) -> String {
+    format!("10.137.0.{number}")
+}
+
+fn mac(kind: u8, number: u8) -> String {
+    format!("02:b0:1c:{kind:02x}:00:{number:02x}")
+}
+
+/// Medians, ratios, and every sample.
+fn figures(samples: &[Sample], bytes: u64, messages: u64) -> Value {
+    let mut figures: BTreeMap<String, BTreeMap<&str, BTreeMap<String, f64>>> = BTreeMap::new();
+    for path in [Route::Neighbour, Route::Forwarded] {
+        for way in [Way::Ours, Way::Tap, Way::Vhost, Way::Passt] {
+            for kind in [Kind::Up, Kind::Down, Kind::Ping] {
+                let of = |value: fn(&Sample) -> Duration| {
+                    let matching = samples
+                        .iter()
+                        .filter(|s| (s.way, s.path, s.kind) == (way, path, kind));
+                    median(matching.map(|s| value(s).as_secs_f64()).collect())
+                };
+                let (Some(took), Some(busy)) = (of(|s| s.took), of(|s| s.busy)) else {
+                    continue;
+                };
+                let entry = figures.entry(path.name().into()).or_default();
+                let entry = entry.entry(way.name()).or_default();
+                if kind == Kind::Ping {
+                    entry.insert("ping_us".into(), took * 1e6);
+                    entry.insert("ping_cpu_us".into(), busy * 1e6 / messages as f64);
+                } else {
+                    let name = kind.name();
+                    entry.insert(format!("{name}_mib_s"), bytes as f64 / took / 1_048_576.0);
+                    entry.insert(format!("{name}_cpu_ns_per_byte"), busy * 1e9 / bytes as f64);
+                }
+            }
+        }
+    }
+    let mut ratios: BTreeMap<&str, BTreeMap<&str, BTreeMap<&str, f64>>> = BTreeMap::new();
+    for (path, ways) in &figures {
+        let Some(ours) = ways.get("ours") else {
+            continue;
+        };
+        for (way, theirs) in ways.iter().filter(|(way, _)| **way != "ours") {
+            let entry = ratios.entry(path).or_default().entry(way).or_default();
+            for (name, value) in ours {
+                if let Some(other) = theirs.get(name) {
+                    entry.insert(name, value / other);
+                }
+            }
+        }
+    }
+    let samples: Vec<Value> = samples.iter().map(Sample::json).collect();
+    json!({
+        "bytes": bytes, "messages": messages, "figures": figures, "ratios": ratios,
+        "samples": samples,
+    })
+}
+
+impl Sample {
+    fn json(&self) -> Value {
+        let threads: BTreeMap<&String, u64> = self
+            .threads
+            .iter()
+            .map(|(name, time)| (name, time / 1_000_000))
+            .filter(|(_, ms)| *ms > 0)
+            .collect();
+        json!({
+            "path": self.path.name(), "way": self.way.name(), "kind": self.kind.name(),
+            "took_us": self.took.as_secs_f64() * 1e6, "busy_ms": self.busy.as_secs_f64() * 1e3,
+            "threads_ms": threads,
+        })
+    }
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
