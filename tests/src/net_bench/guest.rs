@@ -7,7 +7,7 @@
 //! | `net JSON` | what `bulkhead-net` is to do |
 //! | `firewall JSON` | the same, with the root of the template `net`, where there is a firewall |
 //! | `serve` | answers connections |
-//! | `ask up\|down\|ping ADDRESS COUNT` | nanoseconds: of all, or of each message |
+//! | `ask up\|down\|ping ADDRESS MILLISECONDS` | how many bytes or messages, and nanoseconds: of all, or of one message |
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -16,6 +16,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::fail;
 use super::traffic::{self, Kind};
@@ -82,14 +83,13 @@ fn obey(line: &str) -> io::Result<String> {
         "serve" => traffic::serve([0, 0, 0, 0].into()).map(done),
         "ask" => {
             let words: Vec<&str> = rest.split(' ').collect();
-            let [kind, address, count] = words.as_slice() else {
-                return Err(fail("ask KIND ADDRESS COUNT"));
+            let [kind, address, time] = words.as_slice() else {
+                return Err(fail("ask KIND ADDRESS MILLISECONDS"));
             };
             let address = address.parse().map_err(|_| fail("no address"))?;
-            let count = count.parse().map_err(|_| fail("no count"))?;
-            let times = traffic::ask(address, Kind::named(kind)?, count)?;
-            let times: Vec<String> = times.iter().map(|t| t.as_nanos().to_string()).collect();
-            Ok(times.join(" "))
+            let time = Duration::from_millis(time.parse().map_err(|_| fail("no time"))?);
+            let done = traffic::ask(address, Kind::named(kind)?, time)?;
+            Ok(format!("{} {}", done.count, done.took.as_nanos()))
         }
         _ => Err(fail(format!("no such command: {line}"))),
     }
@@ -172,10 +172,13 @@ fn mount(what: &str, kind: &str, place: &str, options: &str) -> io::Result<()> {
         fs::create_dir_all(place)?;
     }
     let text = |text: &str| CString::new(text).map_err(io::Error::from);
-    let (source, target, kind, options) =
-        (text(what)?, text(place)?, text(kind)?, text(options)?);
+    let (source, target, kind, options) = (text(what)?, text(place)?, text(kind)?, text(options)?);
     // The disk cannot be written.
-    let flags = if what.starts_with("/dev/") { libc::MS_RDONLY } else { 0 };
+    let flags = if what.starts_with("/dev/") {
+        libc::MS_RDONLY
+    } else {
+        0
+    };
     // SAFETY: four C strings that live as long as the call.
     let result = unsafe {
         libc::mount(

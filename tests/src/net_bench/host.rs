@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::cable::{self, Link, Process};
 use super::fail;
 use super::machine::{self, Card, Guest, Plan};
-use super::traffic::{self, Kind};
+use super::traffic::{self, Done, Kind};
 
 /// The numbers of the three in a row, from which their addresses and VLANs come (docs/net.md).
 const CLIENT: u8 = 5;
@@ -26,6 +26,8 @@ const MTU: u16 = 1500;
 const PASST_MTU: u16 = 65520;
 /// How long the host is watched while nobody does anything.
 const IDLE: Duration = Duration::from_secs(2);
+/// Between two measurements.
+const PAUSE: Duration = Duration::from_millis(150);
 
 /// A way to connect guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,94 +81,82 @@ struct Sample {
     way: Way,
     path: Route,
     kind: Kind,
-    /// How long all of it took, or the median of messages.
-    took: Duration,
+    /// How much was done, and how long that took.
+    done: Done,
     /// What all processors did meanwhile, less what they do anyhow.
     busy: Duration,
     /// By thread.
     threads: BTreeMap<String, u64>,
 }
 
-/// `ROUNDS MIB MESSAGES [PROCESSOR]`: the last is for emulated hosts, where the processors of all
-/// guests must share one (docs/testing.md).
+/// `WAYS ROUNDS MILLISECONDS [PROCESSOR]`: the other ways (`tap,vhost,passt`), how often each thing is
+/// done, and for how long. The last one is for emulated hosts, where the processors of all guests must
+/// share one (docs/testing.md).
 pub fn run(arguments: impl Iterator<Item = String>) -> io::Result<Value> {
-    let numbers: Vec<u64> = arguments
-        .map(|text| {
-            text.parse()
-                .map_err(|_| fail(format!("`{text}` is no number")))
-        })
-        .collect::<io::Result<_>>()?;
-    let (rounds, mib, messages, processor) = match *numbers.as_slice() {
-        [rounds, mib, messages] => (rounds, mib, messages, None),
-        [rounds, mib, messages, processor] => (rounds, mib, messages, Some(processor as usize)),
-        _ => return Err(fail("ROUNDS MIB MESSAGES [PROCESSOR]")),
+    let words: Vec<String> = arguments.collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let number = |text: &str| {
+        let number: Result<u64, _> = text.parse();
+        number.map_err(|_| fail(format!("`{text}` is no number")))
     };
+    let (ways, rounds, time, processor) = match *words.as_slice() {
+        [ways, rounds, time] => (ways, rounds, time, None),
+        [ways, rounds, time, processor] => (ways, rounds, time, Some(processor)),
+        _ => return Err(fail("WAYS ROUNDS MILLISECONDS [PROCESSOR]")),
+    };
+    let processor = processor.map(number).transpose()?;
+    let time = Duration::from_millis(number(time)?);
     let folder = std::env::temp_dir().join("net-bench");
     std::fs::create_dir_all(&folder)?;
-    let initramfs = machine::initramfs(&folder)?;
-    traffic::serve(Ipv4Addr::LOCALHOST)?;
     let maker = Maker {
+        initramfs: machine::initramfs(&folder)?,
         folder,
-        initramfs,
-        processor,
+        processor: processor.map(|processor| processor as usize),
     };
-    let mut rows = vec![maker.ours()?, maker.taps(Way::Tap)?];
-    if Path::new("/dev/vhost-net").exists() {
-        rows.push(maker.taps(Way::Vhost)?);
+    traffic::serve(Ipv4Addr::LOCALHOST)?;
+    let mut rows = vec![maker.ours()?];
+    for way in ways.split(',') {
+        rows.push(match way {
+            "tap" => maker.taps(Way::Tap)?,
+            "vhost" => maker.taps(Way::Vhost)?,
+            "passt" => maker.passt()?,
+            _ => return Err(fail(format!("no way `{way}`"))),
+        });
+        eprintln!("{way}: ready");
     }
-    rows.push(maker.passt()?);
 
-    let bytes = mib << 20;
     let mut samples = Vec::new();
-    // The first connections fill caches of the guests' and find their ways.
-    measure(
-        &mut rows,
-        Kind::Ping,
-        messages.min(20),
-        Duration::ZERO,
-        &mut Vec::new(),
-    )?;
-    measure(
-        &mut rows,
-        Kind::Up,
-        1 << 20,
-        Duration::ZERO,
-        &mut Vec::new(),
-    )?;
-    for _ in 0..rounds {
+    // The first connections fill the guests' caches and find their ways.
+    let mut ignored = Vec::new();
+    for kind in [Kind::Ping, Kind::Up] {
+        measure(&mut rows, kind, time / 4, Duration::ZERO, &mut ignored)?;
+    }
+    for _ in 0..number(rounds)? {
         let idle = idle(IDLE)?;
-        for (kind, count) in [
-            (Kind::Up, bytes),
-            (Kind::Down, bytes),
-            (Kind::Ping, messages),
-        ] {
-            measure(&mut rows, kind, count, idle, &mut samples)?;
+        eprintln!("idle: {idle:?} of processors in a second");
+        for kind in [Kind::Up, Kind::Down, Kind::Ping] {
+            measure(&mut rows, kind, time, idle, &mut samples)?;
         }
     }
-    Ok(figures(&samples, bytes, messages))
+    Ok(figures(&samples))
 }
 
 /// One measurement of each row.
 fn measure(
     rows: &mut [Row],
     kind: Kind,
-    count: u64,
+    time: Duration,
     idle: Duration,
     samples: &mut Vec<Sample>,
 ) -> io::Result<()> {
     for path in [Route::Neighbour, Route::Forwarded] {
         for row in &mut *rows {
-            if let Some(sample) = row.measure(path, kind, count, idle)? {
-                eprintln!(
-                    "{} {} {}: {:?}, {:?} of processors",
-                    path.name(),
-                    kind.name(),
-                    row.way.name(),
-                    sample.took,
-                    sample.busy
-                );
+            if let Some(sample) = row.measure(path, kind, time, idle)? {
+                eprintln!("{}", sample.json());
                 samples.push(sample);
             }
+            // What was on its way when time was up.
+            sleep(PAUSE);
         }
     }
     Ok(())
@@ -178,7 +168,7 @@ impl Row {
         &mut self,
         path: Route,
         kind: Kind,
-        count: u64,
+        time: Duration,
         idle: Duration,
     ) -> io::Result<Option<Sample>> {
         let (from, to) = match (self.way, path) {
@@ -192,14 +182,13 @@ impl Row {
         let Some(guest) = self.guests.get_mut(from) else {
             return Ok(None);
         };
-        let told = guest.tell(&format!("ask {} {} {count}", kind.name(), address(to)))?;
+        let (kind_name, time) = (kind.name(), time.as_millis());
+        let told = guest.tell(&format!("ask {kind_name} {} {time}", address(to)))?;
         let (elapsed, busy) = watch.end()?;
-        let mut times: Vec<u64> = told
-            .split(' ')
-            .map(|time| time.parse().map_err(|_| fail(told.clone())))
-            .collect::<io::Result<_>>()?;
-        times.sort_unstable();
-        let median = times.get(times.len() / 2).copied().unwrap_or_default();
+        let numbers: Vec<u64> = told.split(' ').filter_map(|n| n.parse().ok()).collect();
+        let [count @ 1..=u64::MAX, nanoseconds] = *numbers.as_slice() else {
+            return Err(fail(format!("{} {kind_name}: {told}", self.way.name())));
+        };
         let mut threads = self.threads();
         for (name, time) in &mut threads {
             *time -= before.get(name).copied().unwrap_or_default().min(*time);
@@ -208,7 +197,10 @@ impl Row {
             way: self.way,
             path,
             kind,
-            took: Duration::from_nanos(median),
+            done: Done {
+                count,
+                took: Duration::from_nanos(nanoseconds),
+            },
             busy: busy.saturating_sub(idle.mul_f64(elapsed.as_secs_f64())),
             threads,
         }))
@@ -447,32 +439,18 @@ fn mac(kind: u8, number: u8) -> String {
 }
 
 /// Medians, ratios, and every sample.
-fn figures(samples: &[Sample], bytes: u64, messages: u64) -> Value {
-    let mut figures: BTreeMap<String, BTreeMap<&str, BTreeMap<String, f64>>> = BTreeMap::new();
-    for path in [Route::Neighbour, Route::Forwarded] {
-        for way in [Way::Ours, Way::Tap, Way::Vhost, Way::Passt] {
-            for kind in [Kind::Up, Kind::Down, Kind::Ping] {
-                let of = |value: fn(&Sample) -> Duration| {
-                    let matching = samples
-                        .iter()
-                        .filter(|s| (s.way, s.path, s.kind) == (way, path, kind));
-                    median(matching.map(|s| value(s).as_secs_f64()).collect())
-                };
-                let (Some(took), Some(busy)) = (of(|s| s.took), of(|s| s.busy)) else {
-                    continue;
-                };
-                let entry = figures.entry(path.name().into()).or_default();
-                let entry = entry.entry(way.name()).or_default();
-                if kind == Kind::Ping {
-                    entry.insert("ping_us".into(), took * 1e6);
-                    entry.insert("ping_cpu_us".into(), busy * 1e6 / messages as f64);
-                } else {
-                    let name = kind.name();
-                    entry.insert(format!("{name}_mib_s"), bytes as f64 / took / 1_048_576.0);
-                    entry.insert(format!("{name}_cpu_ns_per_byte"), busy * 1e9 / bytes as f64);
-                }
-            }
+fn figures(samples: &[Sample]) -> Value {
+    let mut lists: BTreeMap<(&str, &str, String), Vec<f64>> = BTreeMap::new();
+    for sample in samples {
+        for (name, value) in sample.values() {
+            let key = (sample.path.name(), sample.way.name(), name);
+            lists.entry(key).or_default().push(value);
         }
+    }
+    let mut figures: BTreeMap<&str, BTreeMap<&str, BTreeMap<String, f64>>> = BTreeMap::new();
+    for ((path, way, name), values) in lists {
+        let entry = figures.entry(path).or_default().entry(way).or_default();
+        entry.insert(name, median(values).unwrap_or(f64::NAN));
     }
     let mut ratios: BTreeMap<&str, BTreeMap<&str, BTreeMap<&str, f64>>> = BTreeMap::new();
     for (path, ways) in &figures {
@@ -490,12 +468,28 @@ fn figures(samples: &[Sample], bytes: u64, messages: u64) -> Value {
     }
     let samples: Vec<Value> = samples.iter().map(Sample::json).collect();
     json!({
-        "bytes": bytes, "messages": messages, "figures": figures, "ratios": ratios,
-        "samples": samples,
+        "figures": figures, "ratios": ratios, "samples": samples,
     })
 }
 
 impl Sample {
+    /// What it says, by name.
+    fn values(&self) -> Vec<(String, f64)> {
+        let (count, took) = (self.done.count as f64, self.done.took.as_secs_f64());
+        let cpu = self.busy.as_secs_f64() / count;
+        let name = self.kind.name();
+        match self.kind {
+            Kind::Ping => vec![
+                ("ping_us".into(), took * 1e6),
+                ("ping_cpu_us".into(), cpu * 1e6),
+            ],
+            Kind::Up | Kind::Down => vec![
+                (format!("{name}_mib_s"), count / took / 1_048_576.0),
+                (format!("{name}_cpu_ns_per_byte"), cpu * 1e9),
+            ],
+        }
+    }
+
     fn json(&self) -> Value {
         let threads: BTreeMap<&String, u64> = self
             .threads
@@ -503,10 +497,10 @@ impl Sample {
             .map(|(name, time)| (name, time / 1_000_000))
             .filter(|(_, ms)| *ms > 0)
             .collect();
+        let values: BTreeMap<String, f64> = self.values().into_iter().collect();
         json!({
-            "path": self.path.name(), "way": self.way.name(), "kind": self.kind.name(),
-            "took_us": self.took.as_secs_f64() * 1e6, "busy_ms": self.busy.as_secs_f64() * 1e3,
-            "threads_ms": threads,
+            "path": self.path.name(), "way": self.way.name(), "values": values,
+            "busy_ms": self.busy.as_millis() as u64, "threads_ms": threads,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! What is measured: one connection that carries bytes one way, or a small message to and fro.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::fail;
@@ -75,20 +75,17 @@ pub fn serve(address: Ipv4Addr) -> io::Result<()> {
 fn answer(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut header = [0; 9];
-    stream.read_exact(&mut header)?;
-    let [kind, count @ ..] = header;
-    let count = u64::from_le_bytes(count);
-    match Kind::of_byte(kind)? {
+    let mut kind = [0];
+    stream.read_exact(&mut kind)?;
+    match Kind::of_byte(kind[0])? {
         Kind::Up => {
-            swallow(&mut stream, count)?;
-            stream.write_all(b"!")
+            let bytes = swallow(&mut stream, None)?;
+            stream.write_all(&bytes.to_le_bytes())
         }
-        Kind::Down => pour(&mut stream, count),
+        Kind::Down => pour(&mut stream, None).map(drop),
         Kind::Ping => {
             let mut message = [0; MESSAGE];
-            for _ in 0..count {
-                stream.read_exact(&mut message)?;
+            while stream.read_exact(&mut message).is_ok() {
                 stream.write_all(&message)?;
             }
             Ok(())
@@ -96,61 +93,79 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Does something `count` times (bytes or messages) and returns how long it took: all of it, or for
-/// messages each.
-pub fn ask(address: Ipv4Addr, kind: Kind, count: u64) -> io::Result<Vec<Duration>> {
+/// What was done in a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// Bytes that arrived, or messages that came back.
+    pub count: u64,
+    /// How long that took; for messages one of them, the median.
+    pub took: Duration,
+}
+
+/// Does one thing for so long.
+pub fn ask(address: Ipv4Addr, kind: Kind, time: Duration) -> io::Result<Done> {
     let address = SocketAddrV4::new(address, PORT);
     let mut stream = TcpStream::connect_timeout(&address.into(), PATIENCE)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut header = [0; 9];
-    header[0] = kind.byte();
-    header[1..].copy_from_slice(&count.to_le_bytes());
+    stream.write_all(&[kind.byte()])?;
     let begun = Instant::now();
-    stream.write_all(&header)?;
-    match kind {
+    let end = begun + time;
+    let count = match kind {
         Kind::Up => {
-            pour(&mut stream, count)?;
-            stream.read_exact(&mut [0])?;
+            pour(&mut stream, Some(end))?;
+            stream.shutdown(Shutdown::Write)?;
+            let mut count = [0; 8];
+            stream.read_exact(&mut count)?;
+            u64::from_le_bytes(count)
         }
-        Kind::Down => swallow(&mut stream, count)?,
-        Kind::Ping => {
-            let mut message = [7; MESSAGE];
-            let mut times = Vec::new();
-            for _ in 0..count {
-                let sent = Instant::now();
-                stream.write_all(&message)?;
-                stream.read_exact(&mut message)?;
-                times.push(sent.elapsed());
-            }
-            return Ok(times);
-        }
-    }
-    Ok(vec![begun.elapsed()])
+        Kind::Down => swallow(&mut stream, Some(end))?,
+        Kind::Ping => return ping(&mut stream, end),
+    };
+    let took = begun.elapsed();
+    Ok(Done { count, took })
 }
 
-fn pour(stream: &mut TcpStream, count: u64) -> io::Result<()> {
+fn ping(stream: &mut TcpStream, end: Instant) -> io::Result<Done> {
+    let mut message = [7; MESSAGE];
+    let mut times = Vec::new();
+    while Instant::now() < end {
+        let sent = Instant::now();
+        stream.write_all(&message)?;
+        stream.read_exact(&mut message)?;
+        times.push(sent.elapsed());
+    }
+    times.sort_unstable();
+    let took = times.get(times.len() / 2).copied().unwrap_or_default();
+    let count = times.len() as u64;
+    Ok(Done { count, took })
+}
+
+/// Sends until then, or until nobody takes any more.
+fn pour(stream: &mut TcpStream, end: Option<Instant>) -> io::Result<()> {
     let block = vec![0x5a; BLOCK];
-    let mut left = count;
-    while left > 0 {
-        let length = left.min(BLOCK as u64) as usize;
-        stream.write_all(&block[..length])?;
-        left -= length as u64;
+    while end.is_none_or(|end| Instant::now() < end) {
+        match stream.write_all(&block) {
+            Ok(()) => {}
+            Err(_) if end.is_none() => return Ok(()),
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }
 
-fn swallow(stream: &mut TcpStream, count: u64) -> io::Result<()> {
+/// Takes what comes until then, or until its end, and counts it.
+fn swallow(stream: &mut TcpStream, end: Option<Instant>) -> io::Result<u64> {
     let mut block = vec![0; BLOCK];
-    let mut left = count;
-    while left > 0 {
-        let most = left.min(BLOCK as u64) as usize;
-        match stream.read(&mut block[..most])? {
-            0 => return Err(fail(format!("{left} bytes did not come"))),
-            length => left -= length as u64,
+    let mut count = 0;
+    while end.is_none_or(|end| Instant::now() < end) {
+        match stream.read(&mut block)? {
+            0 if end.is_none() => break,
+            0 => return Err(fail("the server has gone")),
+            length => count += length as u64,
         }
     }
-    Ok(())
+    Ok(count)
 }
 
 #[cfg(test)]
@@ -161,11 +176,14 @@ mod tests {
     fn bytes_and_messages_arrive() {
         let here = Ipv4Addr::LOCALHOST;
         serve(here).unwrap();
-        for kind in [Kind::Up, Kind::Down] {
+        let time = Duration::from_millis(50);
+        for kind in [Kind::Up, Kind::Down, Kind::Ping] {
             assert_eq!(Kind::named(kind.name()).unwrap(), kind);
-            assert_eq!(ask(here, kind, 3_000_001).unwrap().len(), 1);
+            let done = ask(here, kind, time).unwrap();
+            assert!(done.count > 1, "{kind:?}: {done:?}");
+            // All of the time, or that of one message.
+            assert_eq!(done.took >= time, kind != Kind::Ping, "{kind:?}: {done:?}");
         }
-        assert_eq!(ask(here, Kind::Ping, 20).unwrap().len(), 20);
         assert!(Kind::named("").is_err());
     }
 }

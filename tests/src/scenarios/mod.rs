@@ -42,6 +42,7 @@ pub fn all() -> Vec<Scenario> {
         net::nic::SCENARIO,
         net::outside::SCENARIO,
         net::lease::SCENARIO,
+        net::throughput::SCENARIO,
         performance::SCENARIO,
         image::menu::SCENARIO,
         image::desktop::SCENARIO,

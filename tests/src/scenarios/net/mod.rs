@@ -6,3 +6,4 @@ pub(super) mod link;
 pub(super) mod nic;
 mod outer;
 pub(super) mod outside;
+pub(super) mod throughput;
