@@ -25,7 +25,7 @@ const MTU: u16 = 1500;
 /// What `passt` tells its guest to use.
 const PASST_MTU: u16 = 65520;
 /// How long the host is watched while nobody does anything.
-const IDLE: Duration = Duration::from_secs(2);
+const IDLE: Duration = Duration::from_secs(1);
 /// Between two measurements.
 const PAUSE: Duration = Duration::from_millis(150);
 
