@@ -29,6 +29,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Between two measurements.
 const PAUSE: Duration = Duration::from_millis(150);
 
+const OURS: &str = "ours";
+
 /// A way to connect guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -41,7 +43,7 @@ enum Way {
 impl Way {
     fn name(self) -> &'static str {
         match self {
-            Way::Ours => "ours",
+            Way::Ours => OURS,
             Way::Tap => "tap",
             Way::Vhost => "vhost",
             Way::Passt => "passt",
@@ -447,24 +449,24 @@ fn figures(samples: &[Sample]) -> Value {
             lists.entry(key).or_default().push(value);
         }
     }
-    let mut figures: BTreeMap<&str, BTreeMap<&str, BTreeMap<String, f64>>> = BTreeMap::new();
-    for ((path, way, name), values) in lists {
+    let mut figures: BTreeMap<&str, BTreeMap<&str, BTreeMap<&str, f64>>> = BTreeMap::new();
+    for ((path, way, name), values) in &lists {
         let entry = figures.entry(path).or_default().entry(way).or_default();
-        entry.insert(name, median(values).unwrap_or(f64::NAN));
+        entry.insert(name, median(values.clone()).unwrap_or(f64::NAN));
     }
-    let mut ratios: BTreeMap<&str, BTreeMap<&str, BTreeMap<&str, f64>>> = BTreeMap::new();
-    for (path, ways) in &figures {
-        let Some(ours) = ways.get("ours") else {
+    let mut ratios: BTreeMap<&str, BTreeMap<&str, BTreeMap<&str, Value>>> = BTreeMap::new();
+    for ((path, way, name), theirs) in lists.iter().filter(|((_, way, _), _)| *way != OURS) {
+        // The same thing in the same round: what else the machine does changes from round to round.
+        let Some(ours) = lists.get(&(*path, OURS, name.clone())) else {
             continue;
         };
-        for (way, theirs) in ways.iter().filter(|(way, _)| **way != "ours") {
-            let entry = ratios.entry(path).or_default().entry(way).or_default();
-            for (name, value) in ours {
-                if let Some(other) = theirs.get(name) {
-                    entry.insert(name, value / other);
-                }
-            }
-        }
+        let mut each: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a / b).collect();
+        each.sort_by(f64::total_cmp);
+        let ratio = json!({
+            "median": median(each.clone()), "least": each.first(), "most": each.last(),
+        });
+        let entry = ratios.entry(path).or_default().entry(way).or_default();
+        entry.insert(name, ratio);
     }
     let samples: Vec<Value> = samples.iter().map(Sample::json).collect();
     json!({

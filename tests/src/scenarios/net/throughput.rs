@@ -26,8 +26,8 @@ fn run(own: &OwnHostContext<'_>) -> Outcome {
     })?;
     // More guests than these take minutes to start where they are emulated.
     let ways = ["tap,passt", "tap,vhost,passt"][own.rounds(0, 1)];
-    let rounds = own.rounds(1, 7);
-    let milliseconds = own.rounds(1000, 3000);
+    let rounds = own.rounds(3, 15);
+    let milliseconds = own.rounds(600, 600);
     // Where processors are emulated, the last one is that of all guests (docs/testing.md).
     let processor = match machine.accelerator() {
         Accelerator::Emulation => "$(($(nproc) - 1))",
@@ -53,7 +53,7 @@ fn run(own: &OwnHostContext<'_>) -> Outcome {
         ("forwarded", "tap"),
     ] {
         let ratio = |name: &str| {
-            let ratio = ratios[path][way][name].as_f64();
+            let ratio = ratios[path][way][name]["median"].as_f64();
             ratio.ok_or_else(|| Failure::new(format!("no {name} of {path} beside {way}")))
         };
         let throughput = (ratio("up_mib_s")? * ratio("down_mib_s")?).sqrt();
