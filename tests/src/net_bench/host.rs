@@ -5,7 +5,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -24,8 +24,6 @@ const BEHIND_PASST: u8 = 9;
 const MTU: u16 = 1500;
 /// What `passt` tells its guest to use.
 const PASST_MTU: u16 = 65520;
-/// How long the host is watched while nobody does anything.
-const IDLE: Duration = Duration::from_secs(1);
 /// Between two measurements.
 const PAUSE: Duration = Duration::from_millis(150);
 
@@ -85,7 +83,7 @@ struct Sample {
     kind: Kind,
     /// How much was done, and how long that took.
     done: Done,
-    /// What all processors did meanwhile, less what they do anyhow.
+    /// What the processes that take part did meanwhile, QEMU's threads in the kernel included.
     busy: Duration,
     /// By thread.
     threads: BTreeMap<String, u64>,
@@ -131,13 +129,11 @@ pub fn run(arguments: impl Iterator<Item = String>) -> io::Result<Value> {
     // The first connections fill the guests' caches and find their ways.
     let mut ignored = Vec::new();
     for kind in [Kind::Ping, Kind::Up] {
-        measure(&mut rows, kind, time / 4, Duration::ZERO, &mut ignored)?;
+        measure(&mut rows, kind, time / 4, &mut ignored)?;
     }
     for _ in 0..number(rounds)? {
-        let idle = idle(IDLE)?;
-        eprintln!("idle: {idle:?} of processors in a second");
         for kind in [Kind::Up, Kind::Down, Kind::Ping] {
-            measure(&mut rows, kind, time, idle, &mut samples)?;
+            measure(&mut rows, kind, time, &mut samples)?;
         }
     }
     Ok(figures(&samples))
@@ -148,12 +144,11 @@ fn measure(
     rows: &mut [Row],
     kind: Kind,
     time: Duration,
-    idle: Duration,
     samples: &mut Vec<Sample>,
 ) -> io::Result<()> {
     for path in [Route::Neighbour, Route::Forwarded] {
         for row in &mut *rows {
-            if let Some(sample) = row.measure(path, kind, time, idle)? {
+            if let Some(sample) = row.measure(path, kind, time)? {
                 eprintln!("{}", sample.json());
                 samples.push(sample);
             }
@@ -166,13 +161,7 @@ fn measure(
 
 impl Row {
     /// None where there is no such path.
-    fn measure(
-        &mut self,
-        path: Route,
-        kind: Kind,
-        time: Duration,
-        idle: Duration,
-    ) -> io::Result<Option<Sample>> {
+    fn measure(&mut self, path: Route, kind: Kind, time: Duration) -> io::Result<Option<Sample>> {
         let (from, to) = match (self.way, path) {
             (Way::Passt, Route::Neighbour) => (0, HOST),
             (Way::Passt, Route::Forwarded) => return Ok(None),
@@ -180,13 +169,11 @@ impl Row {
             (_, Route::Forwarded) => (2, SERVER),
         };
         let before = self.threads();
-        let watch = Watch::begin()?;
         let Some(guest) = self.guests.get_mut(from) else {
             return Ok(None);
         };
         let (kind_name, time) = (kind.name(), time.as_millis());
         let told = guest.tell(&format!("ask {kind_name} {} {time}", address(to)))?;
-        let (elapsed, busy) = watch.end()?;
         let numbers: Vec<u64> = told.split(' ').filter_map(|n| n.parse().ok()).collect();
         let [count @ 1..=u64::MAX, nanoseconds] = *numbers.as_slice() else {
             return Err(fail(format!("{} {kind_name}: {told}", self.way.name())));
@@ -195,6 +182,10 @@ impl Row {
         for (name, time) in &mut threads {
             *time -= before.get(name).copied().unwrap_or_default().min(*time);
         }
+        // The third guest has no part in it.
+        let takes_part = |name: &str| path == Route::Forwarded || !name.starts_with("client:");
+        let busy = threads.iter().filter(|(name, _)| takes_part(name));
+        let busy = busy.map(|(_, time)| time).sum();
         Ok(Some(Sample {
             way: self.way,
             path,
@@ -203,7 +194,7 @@ impl Row {
                 count,
                 took: Duration::from_nanos(nanoseconds),
             },
-            busy: busy.saturating_sub(idle.mul_f64(elapsed.as_secs_f64())),
+            busy: Duration::from_nanos(busy),
             threads,
         }))
     }
@@ -229,58 +220,6 @@ impl Row {
         }
         times
     }
-}
-
-/// Looks at the idle time of all processors.
-struct Watch {
-    begun: Instant,
-    idle: Duration,
-}
-
-impl Watch {
-    fn begin() -> io::Result<Watch> {
-        let idle = idle_so_far()?.0;
-        Ok(Watch {
-            begun: Instant::now(),
-            idle,
-        })
-    }
-
-    /// How long it was, and how much processors did.
-    fn end(self) -> io::Result<(Duration, Duration)> {
-        let elapsed = self.begun.elapsed();
-        let (idle, processors) = idle_so_far()?;
-        let all = elapsed * processors;
-        Ok((elapsed, all.saturating_sub(idle.saturating_sub(self.idle))))
-    }
-}
-
-/// What processors do in a second in which nobody asks for anything.
-fn idle(watched: Duration) -> io::Result<Duration> {
-    let watch = Watch::begin()?;
-    sleep(watched);
-    let (elapsed, busy) = watch.end()?;
-    Ok(busy.div_f64(elapsed.as_secs_f64()))
-}
-
-/// The idle time of all processors, and how many there are.
-fn idle_so_far() -> io::Result<(Duration, u32)> {
-    let text = std::fs::read_to_string("/proc/stat")?;
-    let mut processors = 0;
-    let mut idle = 0;
-    for line in text.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words.as_slice() {
-            // user, nice, system, idle, iowait, in hundredths of a second
-            ["cpu", _, _, _, idling, waiting, ..] => {
-                let number = |text: &str| text.parse::<u64>().unwrap_or(0);
-                idle = number(idling) + number(waiting);
-            }
-            [word, ..] if word.starts_with("cpu") => processors += 1,
-            _ => {}
-        }
-    }
-    Ok((Duration::from_millis(idle * 10), processors))
 }
 
 /// Starts rows.
