@@ -428,20 +428,12 @@ fn mac(text: &str) -> io::Result<frames::Mac> {
 
 /// Sends a frame several times.
 fn send_frame(card: &str, frame: &[u8]) -> io::Result<()> {
-    let index: i32 =
-        parse(std::fs::read_to_string(format!("/sys/class/net/{card}/ifindex"))?.trim())?;
     let socket = socket(libc::AF_PACKET, 0)?;
     let to = link(card)?;
     for _ in 0..PACKETS {
         send(&socket, frame, &to)?;
     }
     Ok(())
-}
-
-fn mac(text: &str) -> io::Result<Vec<u8>> {
-    text.split(':')
-        .map(|part| u8::from_str_radix(part, 16).map_err(io::Error::other))
-        .collect()
 }
 
 fn internet(address: Ipv4Addr) -> libc::sockaddr_in {

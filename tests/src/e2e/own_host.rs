@@ -2,6 +2,7 @@
 //! boots machines with devices that no other scenario should meet.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bulkhead_image::builder::HostImages;
 
@@ -12,15 +13,22 @@ use crate::machine::{BootOptions, Exec, Machine, Output};
 pub struct OwnHostContext<'a> {
     images: &'a HostImages,
     folder: PathBuf,
+    long: bool,
 }
 
 impl<'a> OwnHostContext<'a> {
-    /// A scenario that boots `images`; logs go to `folder`.
-    pub fn new(images: &'a HostImages, folder: &Path) -> OwnHostContext<'a> {
+    /// A scenario that boots `images`; logs go to `folder`. `long`: at its full size.
+    pub fn new(images: &'a HostImages, folder: &Path, long: bool) -> OwnHostContext<'a> {
         OwnHostContext {
             images,
             folder: folder.to_owned(),
+            long,
         }
+    }
+
+    /// How often to do something: `short` times, or `long` times by `cargo xtask e2e --long`.
+    pub fn rounds(&self, short: usize, long: usize) -> usize {
+        if self.long { long } else { short }
     }
 
     /// The scenario's own folder.
@@ -47,7 +55,7 @@ impl<'a> OwnHostContext<'a> {
         let output = machine.exec(
             &Exec::shell(script)
                 .as_root()
-                .timeout(std::time::Duration::from_secs(240)),
+                .timeout(Duration::from_secs(if self.long { 3600 } else { 240 })),
         )?;
         let kept = format!("{:?}\n{}{}", output.exit, output.text(), output.errors());
         self.log(&format!("{name}.txt"), kept.as_bytes())?;

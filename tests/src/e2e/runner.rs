@@ -83,7 +83,7 @@ pub fn run(scenarios: &[Scenario], images: &Images, target: &Path) -> Result<Tal
             Place::OwnHost(run) => {
                 end(machine.take())?;
                 let host = images.host.as_ref().ok_or("there is no test host")?;
-                let outcome = run(&OwnHostContext::new(host, &folder));
+                let outcome = run(&OwnHostContext::new(host, &folder, images.long));
                 (outcome, console_logs(&folder))
             }
             Place::Disk(run) => {

@@ -10,4 +10,5 @@ pub(super) mod nic;
 mod outer;
 pub(super) mod outside;
 pub(super) mod rules;
+pub(super) mod throughput;
 pub(super) mod tor;

@@ -56,6 +56,16 @@ impl Buffers {
         buffers
     }
 
+    /// What the device may read.
+    pub fn readable(&self) -> &[Range] {
+        &self.readable
+    }
+
+    /// What the device may write.
+    pub fn writable(&self) -> &[Range] {
+        &self.writable
+    }
+
     /// How many bytes the device may read.
     pub fn readable_len(&self) -> u64 {
         total(&self.readable)
@@ -73,12 +83,17 @@ impl Buffers {
         offset: u64,
         target: &mut [u8],
     ) -> Result<(), BadBuffer> {
-        let mut filled = 0;
-        walk(&self.readable, offset, target.len(), |address, length| {
-            let part = target.get_mut(filled..filled + length).ok_or(BadBuffer)?;
-            filled += length;
-            memory.read_slice(part, address).map_err(|_| BadBuffer)
-        })
+        read_ranges(&self.readable, memory, offset, target)
+    }
+
+    /// Copies what was written from `offset` back into all of `target`, as the guest has it now.
+    pub fn read_back(
+        &self,
+        memory: &GuestMemory,
+        offset: u64,
+        target: &mut [u8],
+    ) -> Result<(), BadBuffer> {
+        read_ranges(&self.writable, memory, offset, target)
     }
 
     /// Copies all of `source` into the writable bytes from `offset`.
@@ -100,6 +115,20 @@ impl Buffers {
 /// The bytes in `ranges` together.
 pub fn total(ranges: &[Range]) -> u64 {
     ranges.iter().map(|range| u64::from(range.length)).sum()
+}
+
+fn read_ranges(
+    ranges: &[Range],
+    memory: &GuestMemory,
+    offset: u64,
+    target: &mut [u8],
+) -> Result<(), BadBuffer> {
+    let mut filled = 0;
+    walk(ranges, offset, target.len(), |address, length| {
+        let part = target.get_mut(filled..filled + length).ok_or(BadBuffer)?;
+        filled += length;
+        memory.read_slice(part, address).map_err(|_| BadBuffer)
+    })
 }
 
 /// Copies all of `source` into `ranges` from `offset`.

@@ -7,6 +7,7 @@
 //! VMM either.
 
 pub mod device;
+mod pieces;
 pub mod port;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use super::pieces::Pieces;
 
 /// What the link says of the cable in a packet of one byte, which no frame is: nothing is plugged
 /// in.
@@ -32,10 +33,9 @@ pub enum Sent {
 /// What came from the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
-    /// A packet of so many bytes.
+    /// A packet of so many bytes, which may be more than there was room for. One byte is the link's
+    /// word about the [`cable`].
     Packet(usize),
-    /// The cable was plugged in or out.
-    Cable(bool),
     /// Nothing now.
     Nothing,
     /// Nothing any more.
@@ -55,14 +55,9 @@ impl Port {
     }
 
     /// Sends one packet without waiting.
-    pub fn send(&self, packet: &[u8]) -> Sent {
+    pub fn send(&self, pieces: &mut Pieces<'_>) -> Sent {
         loop {
-            let result = send(
-                &self.socket,
-                packet,
-                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-            );
-            return match result {
+            return match pieces.send(self.socket.as_fd()) {
                 Ok(_) => Sent::Whole,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => Sent::Full,
@@ -74,19 +69,12 @@ impl Port {
         }
     }
 
-    /// Takes one packet without waiting. What does not fit into `buffer` comes as one that is too
-    /// long.
-    pub fn receive(&self, buffer: &mut [u8]) -> Received {
-        let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+    /// Takes one packet without waiting.
+    pub fn receive(&self, pieces: &mut Pieces<'_>) -> Received {
         loop {
-            return match recv(&self.socket, &mut *buffer, flags) {
-                Ok((_, 0)) => Received::End,
-                Ok((_, 1)) => match buffer.first() {
-                    Some(&PLUGGED) => Received::Cable(true),
-                    Some(&UNPLUGGED) => Received::Cable(false),
-                    _ => continue,
-                },
-                Ok((_, length)) => Received::Packet(length),
+            return match pieces.receive(self.socket.as_fd()) {
+                Ok(0) => Received::End,
+                Ok(length) => Received::Packet(length),
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => Received::Nothing,
                 Err(error) => {
@@ -95,6 +83,16 @@ impl Port {
                 }
             };
         }
+    }
+}
+
+/// What a packet of one byte says of the cable: whether something is plugged in, or nothing that we
+/// understand.
+pub fn cable(byte: u8) -> Option<bool> {
+    match byte {
+        PLUGGED => Some(true),
+        UNPLUGGED => Some(false),
+        _ => None,
     }
 }
 

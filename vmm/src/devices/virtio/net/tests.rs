@@ -363,6 +363,54 @@ fn buffers_without_room_do_not_hold_the_thread() {
 }
 
 #[test]
+fn buffers_that_the_kernel_cannot_fill_are_filled_all_the_same() {
+    let mut machine = Machine::new();
+    // The header lies in three of them.
+    machine.room(20, 5);
+    machine.link_sends(&packet(60));
+    assert_eq!(machine.used(0, 15).len(), 15);
+    machine.link_sends(&packet(14));
+    // 26 bytes do not fit into what is left.
+    machine.room(1, 5);
+    assert_eq!(machine.used(0, 6).len(), 6);
+    // Outside of its memory: the packet is gone, the next one is not.
+    machine.offer(0, 1 << 40, 2048, true);
+    machine.offer(0, u64::MAX - 5, 2048, true);
+    machine.kick(0);
+    machine.link_sends(&packet(61));
+    assert_eq!(machine.used(0, 1)[0].1, 73);
+    machine.link_sends(&packet(62));
+    assert_eq!(machine.used(0, 1)[0].1, 74);
+    machine.room(2, 2048);
+    machine.link_sends(&packet(63));
+    assert_eq!(machine.received().1, with_count(packet(63), 1));
+    machine.end();
+}
+
+#[test]
+fn long_and_short_packets_come_in_whole_in_any_order() {
+    let mut machine = Machine::new();
+    for round in 0..60_usize {
+        let sent = packet([20, 9000, MAX_FRAME_BYTES, 1500, 30_000][round * 7 % 5] + round % 3 * 7);
+        // What is longer than any packet does not come.
+        let comes = sent.len() <= MAX_FRAME_BYTES + 12;
+        machine.room(33, 2048);
+        machine.link_sends(&sent);
+        if comes {
+            let (count, got) = machine.received();
+            assert_eq!(count, sent.len().div_ceil(2048) as u16, "{round}");
+            assert_eq!(got, with_count(sent, count), "{round}");
+        }
+        // Never more than the queue has.
+        while machine.given[0].wrapping_sub(machine.seen[0]) > SIZE - 33 {
+            machine.link_sends(&packet(20));
+            machine.received();
+        }
+    }
+    machine.end();
+}
+
+#[test]
 fn the_cable_is_plugged_in_and_out() {
     let machine = Machine::new();
     assert!(!machine.plugged());
