@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use bulkhead_vmm_api::NET_SOCKET_BYTES;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
     SocketType, recv, sendmsg, socketpair,
@@ -58,6 +60,8 @@ impl Link {
     /// A card's end of a new cable.
     pub fn plug(&self, request: &Value) -> io::Result<OwnedFd> {
         let (ours, card) = pair()?;
+        // As the manager does.
+        set_socket_send_buffer_size(&ours, NET_SOCKET_BYTES)?;
         let text = request.to_string();
         let descriptors = [ours.as_fd()];
         send_with(self.control.as_fd(), text.as_bytes(), &descriptors)?;

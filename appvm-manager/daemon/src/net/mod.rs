@@ -27,6 +27,8 @@ use bulkhead_net::Config;
 use bulkhead_net::config::{Card, Client, Trunk};
 use bulkhead_net::rules::Policy;
 use bulkhead_protocol::DomainName;
+use bulkhead_vmm_api::NET_SOCKET_BYTES;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::config::DomainConfig;
@@ -157,13 +159,17 @@ fn client_place(number: Number, upstream: Option<Number>) -> Place {
 
 /// A cable: the link's end and the card's.
 fn cable() -> Result<(OwnedFd, OwnedFd)> {
-    socketpair(
+    let broken = |error: rustix::io::Errno| Error::Net(LinkError::Broken(error.into()));
+    let (links, cards) = socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
         SocketFlags::CLOEXEC,
         None,
     )
-    .map_err(|error| Error::Net(LinkError::Broken(error.into())))
+    .map_err(broken)?;
+    // The link itself can no longer ask for it; the VMM asks for its own.
+    set_socket_send_buffer_size(&links, NET_SOCKET_BYTES).map_err(broken)?;
+    Ok((links, cards))
 }
 
 type Started = Pin<Box<dyn Future<Output = Result<()>> + Send>>;

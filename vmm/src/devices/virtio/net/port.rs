@@ -3,7 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use bulkhead_vmm_api::NET_SOCKET_BYTES;
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 
 use super::pieces::Pieces;
 
@@ -45,6 +47,10 @@ pub enum Received {
 impl Port {
     /// A port on `socket`.
     pub fn new(socket: OwnedFd) -> Self {
+        // With less room it works as well.
+        if let Err(error) = set_socket_send_buffer_size(&socket, NET_SOCKET_BYTES) {
+            tracing::debug!(%error, "net: the socket's room");
+        }
         Self { socket }
     }
 
