@@ -18,6 +18,7 @@
 
 pub mod apps;
 mod autostart;
+mod broker;
 mod child;
 pub mod compositor;
 pub mod config;

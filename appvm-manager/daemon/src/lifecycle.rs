@@ -133,6 +133,7 @@ impl Manager {
             Some(folder) => self.images.open_own(&folder, network)?,
             None => self.images.open(&config.template, network)?,
         };
+        self.take_devices(&config).await?;
         self.start_net_domain(&config).await?;
         let home = self.store.open_home(&config)?;
         lock_volume(&home, name, &self.store.home_file(name))?;

@@ -9,6 +9,7 @@ use bulkhead_protocol::{DomainName, ExecRequest, WindowSize};
 use tokio::sync::{broadcast, oneshot};
 
 use crate::apps::Catalog;
+use crate::broker::Broker;
 use crate::compositor::{Compositor, News};
 use crate::config::DomainConfig;
 use crate::dirs::Dirs;
@@ -30,6 +31,8 @@ pub struct Options {
     pub link: PathBuf,
     /// What leads to the host's own network.
     pub uplink: crate::net::Programs,
+    /// Where the broker of physical devices listens, if there is one.
+    pub broker: PathBuf,
     /// The program that decodes icons.
     pub icon_worker: PathBuf,
     /// The compositor's control socket.
@@ -105,6 +108,7 @@ pub struct Manager {
     pub(crate) options: Options,
     pub(crate) dirs: Dirs,
     pub(crate) store: Store,
+    pub(crate) broker: Arc<Broker>,
     pub(crate) images: Images,
     /// The way to the compositor.
     pub compositor: Compositor,
@@ -145,6 +149,7 @@ impl Manager {
             ending: AtomicBool::new(false),
             compositor: Compositor::new(options.compositor_control.clone()),
             net: crate::net::Net::new(options.link.clone(), options.uplink.clone()),
+            broker: Arc::new(Broker::new(options.broker.clone())),
             options,
             store,
             domains: Mutex::default(),
@@ -324,6 +329,7 @@ impl Manager {
         }
         self.store.remove(name)?;
         self.forget(name);
+        self.devices_changed();
         self.tell(Event::Removed(name.clone()));
         self.tell(Event::Applications);
         Ok(())

@@ -44,6 +44,13 @@ pub struct Args {
     /// passt, for network domains with host_network [default: passt in PATH]
     #[arg(long, value_name = "FILE")]
     passt: Option<PathBuf>,
+    /// Where the broker of physical devices listens, which runs as root
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        default_value = "/run/bulkhead/broker.sock"
+    )]
+    broker: PathBuf,
     /// The program that decodes icons [default: bulkhead-icon beside this program, or in PATH]
     #[arg(long, value_name = "FILE")]
     icon_worker: Option<PathBuf>,
@@ -102,6 +109,7 @@ pub fn run(args: Args) -> Result<(), RunError> {
             passt: args.passt.unwrap_or_else(|| PathBuf::from("passt")),
             relay: program(args.uplink, "bulkhead-uplink"),
         },
+        broker: args.broker,
         icon_worker: program(args.icon_worker, "bulkhead-icon"),
         images: args.images,
         compositor_control: args
@@ -130,6 +138,7 @@ async fn serve(manager: Arc<Manager>) -> Result<(), RunError> {
     };
     tokio::spawn(manager.clone().follow_compositor());
     tokio::spawn(manager.clone().autostart());
+    manager.devices_changed();
     tracing::info!("serving");
     tokio::select! {
         _ = terminate.recv() => {}

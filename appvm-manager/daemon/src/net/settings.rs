@@ -85,6 +85,10 @@ impl Manager {
             // It is tried again at its start, which then says so.
             tracing::warn!(domain = %new.name, %error, "no address");
         }
+        let devices_before = old.map(|old| old.pci.clone()).unwrap_or_default();
+        if devices_before != new.pci {
+            self.devices_changed();
+        }
         if old.is_some_and(|old| old.firewall() != new.firewall()) {
             let (manager, new) = (self.clone(), new.clone());
             tokio::spawn(async move { manager.firewall_changed(&new).await });

@@ -1,12 +1,13 @@
 //! The network domain's address on a network that has a router and a DNS server: its clients' packets
 //! take the router's way, their questions are asked there, the lease is renewed, lost and got again.
+//! The broker takes the card from the host, keeps it, and gives it back.
 
 use std::time::Duration;
 
 use super::link::{PROBE, make_net_domain, port};
-use super::nic::{CARD, bind, with_iommu};
+use super::nic::{CARD, with_iommu};
 use super::outer::{DNS, GIVEN, LEASE_S, NAMED, Outer, ROUTER};
-use super::outside::{NET, give_to_user, has_lease};
+use super::outside::{NET, has_lease};
 use crate::check;
 use crate::e2e::context::Context;
 use crate::e2e::own_host::OwnHostContext;
@@ -34,13 +35,14 @@ fn in_host(own: &OwnHostContext<'_>, machine: &Machine, outer: &Outer) -> Outcom
     let context = &Context::new(machine, own.folder());
     let card = own.root_ok(machine, "card", &format!("{CARD} echo $card"))?;
     let device = ["--template", "net", "--pci", card.trim()];
+    begin_broker(own, machine)?;
     make_net_domain(context, NET, &device)?;
+    // As soon as it belongs to a domain, and not only while that runs.
+    card_of_host(context, false)?;
     context.domain("work", "red")?;
     context.host_ok(&["bulkhead", "prefs", "work", "net_domain", NET])?;
-    bind(own, machine)?;
-    give_to_user(own, machine)?;
     context.host_ok(&["bulkhead", "start", "work"])?;
-    let outcome = leased(context, outer);
+    let outcome = leased(context, outer).and_then(|()| given_back(own, machine, context));
     for (name, command) in [
         ("net.txt", ["bulkhead", "net", "--json"]),
         ("sys-net-log.txt", ["bulkhead", "log", NET]),
@@ -50,6 +52,52 @@ fn in_host(own: &OwnHostContext<'_>, machine: &Machine, outer: &Outer) -> Outcom
         }
     }
     outcome
+}
+
+fn begin_broker(own: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
+    let script = "setsid /usr/lib/bulkhead/bulkhead-broker --user 1000 >> /tmp/broker.log 2>&1 < /dev/null & \
+                  for i in $(seq 50); do test -S /run/bulkhead/broker.sock && exit 0; sleep 0.1; done; \
+                  cat /tmp/broker.log >&2; exit 1";
+    own.root_ok(machine, "broker", script).map(drop)
+}
+
+/// Waits until the host has the card's interface, or has not.
+fn card_of_host(context: &Context<'_>, wanted: bool) -> Outcome {
+    let mut shown = String::new();
+    for _ in 0..40 {
+        shown = context.host_ok(&["ls", "/sys/class/net"])?;
+        if shown.contains("eth0") == wanted {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    Err(Failure::new(format!("the host's interfaces: {shown}")))
+}
+
+/// The broker keeps the card when it starts again, while a guest has it; it is the host's again when no
+/// domain has it any more, and the guest has ended.
+fn given_back(own: &OwnHostContext<'_>, machine: &Machine, context: &Context<'_>) -> Outcome {
+    own.root_ok(
+        machine,
+        "broker-ends",
+        "kill $(pgrep -f bulkhead-broker); rm -f /run/bulkhead/broker.sock; cat /var/lib/bulkhead/devices.json",
+    )?;
+    begin_broker(own, machine)?;
+    card_of_host(context, false)?;
+    context.host_ok(&["bulkhead", "prefs", NET, "pci", "-"])?;
+    std::thread::sleep(Duration::from_secs(2));
+    // Its guest still has it.
+    card_of_host(context, false)?;
+    context.host_ok(&["bulkhead", "stop", "--force", NET])?;
+    card_of_host(context, true)?;
+    let log = own.root_ok(machine, "broker-log", "cat /tmp/broker.log")?;
+    for word in ["taken from the host", "given back to the host"] {
+        check!(
+            log.contains(word),
+            "the broker does not say `{word}`: {log}"
+        );
+    }
+    Ok(())
 }
 
 fn leased(context: &Context<'_>, outer: &Outer) -> Outcome {
