@@ -118,6 +118,8 @@ fn describe_physical(cards: &[Value]) -> String {
 /// A time for people.
 pub fn time(seconds: u64) -> String {
     match seconds {
+        // A lease without an end (RFC 2131, 3.3).
+        0xffff_ffff.. => "no end".to_owned(),
         0..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),
         _ => format!("{} h", seconds / 3600),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bulkhead_net::fixed::Fixed;
 use bulkhead_net::rules::{Action, Log, MAX_RULES, Policy, Rule};
 use bulkhead_protocol::{DomainName, Label};
 use bulkhead_vmm_api::GpuBackend;
@@ -119,6 +120,9 @@ pub struct DomainConfig {
     /// Whether the host's own network is its way out, by passt.
     #[serde(default)]
     pub host_network: bool,
+    /// The address of its physical card, where no DHCP server is to be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card_address: Option<Fixed>,
     /// What it may reach, in the order in which it is asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub firewall: Vec<Rule>,
@@ -179,6 +183,7 @@ impl DomainConfig {
             provides_network: false,
             net_domain: None,
             host_network: false,
+            card_address: None,
             firewall: Vec::new(),
             firewall_default: Action::default(),
             firewall_log: Log::default(),
@@ -416,6 +421,13 @@ impl DomainConfig {
                 "host_network",
                 self.host_network.then(|| "true".to_owned()),
                 "the host's own network is its way out",
+            ),
+            (
+                "card_address",
+                self.card_address
+                    .as_ref()
+                    .map(|fixed| format!("\"{fixed}\"")),
+                "of its physical card; otherwise DHCP",
             ),
             (
                 "firewall",

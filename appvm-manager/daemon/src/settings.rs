@@ -1,5 +1,6 @@
 //! A domain's settings by name: read, changed and checked before anything is written.
 
+use bulkhead_net::fixed::InvalidFixed;
 use bulkhead_net::rules::{Log, Rule};
 use bulkhead_protocol::DomainName;
 
@@ -99,6 +100,16 @@ pub fn all(config: &DomainConfig) -> Vec<(&'static str, Setting)> {
             ),
         ),
         ("host_network", text(&yes_or_no(config.host_network))),
+        (
+            "card_address",
+            Setting::Text(
+                config
+                    .card_address
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
+            ),
+        ),
         (FIREWALL, Setting::List(rules)),
         ("firewall_default", text(&config.firewall_default.name())),
         ("firewall_log", text(&config.firewall_log.name())),
@@ -184,6 +195,16 @@ fn set(config: &mut DomainConfig, key: &str, value: &Setting) -> Result<()> {
         "provides_network" => config.provides_network = flag()?,
         "net_domain" => config.net_domain = other_domain()?,
         "host_network" => config.host_network = flag()?,
+        "card_address" => {
+            config.card_address = match text()? {
+                "" | "-" => None,
+                fixed => Some(
+                    fixed
+                        .parse()
+                        .map_err(|error: InvalidFixed| Error::Setting(error.to_string()))?,
+                ),
+            }
+        }
         FIREWALL => config.firewall = rules(value, now())?,
         "firewall_default" => {
             config.firewall_default = text()?.parse().map_err(|_| wrong("accept or drop"))?;
@@ -343,6 +364,10 @@ mod tests {
                 "firewall",
                 "accept dsthost=a.org proto=tcp dstports=443; drop comment=b, c",
             ),
+            (
+                "card_address",
+                "192.0.2.15/24 gateway=192.0.2.1 dns=192.0.2.53",
+            ),
             ("firewall_default", "drop"),
             ("firewall_log", "all"),
             ("pci", "0000:02:00.0, 0000:01:00.0"),
@@ -400,6 +425,11 @@ mod tests {
                 "firewall",
                 "accept dsthost=a b",
                 "the rule `accept dsthost=a b`: `b` is no part",
+            ),
+            (
+                "card_address",
+                "192.0.2.15",
+                "is no fixed address: write it as",
             ),
             ("firewall_default", "deny", "use accept or drop"),
             ("firewall_log", "some", "use off, dropped or all"),

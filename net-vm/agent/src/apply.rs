@@ -92,6 +92,7 @@ pub fn apply(config: &Config) -> Result<(), ApplyError> {
     if config.trunk.is_some() {
         let wanted = Wanted {
             physical,
+            fixed: config.fixed.clone(),
             names: config.names,
             forwards_dns: firewall::is_there(),
             chosen_names,

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fixed::Fixed;
 use crate::rules::{MAX_RULES, Policy};
 
 /// A longer description is none: a hundred clients with as many rules as there may be.
@@ -30,6 +31,9 @@ pub struct Config {
     /// It has physical devices; a network card among them is its way out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub physical: bool,
+    /// The physical card's address, if no DHCP server is to be asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fixed: Option<Fixed>,
     /// Who is asked for names, whatever a DHCP server says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<Ipv4Addr>,

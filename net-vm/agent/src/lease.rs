@@ -13,6 +13,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fixed::Fixed;
 use crate::run::{self, Wanted};
 use crate::{config, dns};
 
@@ -20,6 +21,8 @@ const PROGRAM: &str = "/usr/sbin/dhcpcd";
 const CONFIG: &str = "dhcpcd.conf";
 const SCRIPT: &str = "dhcp-event";
 const LEASE: &str = "lease.json";
+/// Of a lease without an end (RFC 2131, 3.3).
+const FOR_EVER: u32 = u32::MAX;
 /// More servers are not asked.
 pub const MAX_SERVERS: usize = 3;
 
@@ -57,6 +60,9 @@ impl Lease {
 
     /// How long it still counts.
     pub fn left_s(&self) -> u64 {
+        if self.lease_s == FOR_EVER {
+            return FOR_EVER.into();
+        }
         let end = self.since_s.saturating_add(self.lease_s.into());
         end.saturating_sub(uptime_s())
     }
@@ -66,7 +72,7 @@ impl Lease {
 fn change(untrusted_variable: impl Fn(&str) -> Option<String>, since_s: u64) -> Change {
     let text = |name: &str| untrusted_variable(name).unwrap_or_default();
     match text("reason").as_str() {
-        "BOUND" | "RENEW" | "REBIND" | "REBOOT" => {}
+        "BOUND" | "RENEW" | "REBIND" | "REBOOT" | "STATIC" => {}
         "EXPIRE" | "NAK" | "NOCARRIER" | "STOP" | "STOPPED" | "RELEASE" | "FAIL" | "DEPARTED" => {
             return Change::Lost;
         }
@@ -89,7 +95,10 @@ fn change(untrusted_variable: impl Fn(&str) -> Option<String>, since_s: u64) -> 
         prefix: u8::min(prefix, 32),
         gateway: addresses("new_routers").first().copied(),
         servers,
-        lease_s: text("new_dhcp_lease_time").parse().unwrap_or(0),
+        lease_s: match text("reason").as_str() {
+            "STATIC" => FOR_EVER,
+            _ => text("new_dhcp_lease_time").parse().unwrap_or(0),
+        },
         since_s,
     })
 }
@@ -114,9 +123,11 @@ pub fn event() -> io::Result<()> {
     }
 }
 
-/// The client's configuration: this card only, an address and the way to the rest, and no word more
+/// The client's configuration: this card only, its fixed address if it has one, an address and the way to the rest, and no word more
 /// about this machine than it takes.
-fn client_config(card: &str) -> String {
+fn client_config(card: &str, fixed: Option<&Fixed>) -> String {
+    let fixed = fixed.map(|fixed| fixed.for_client(card));
+    let fixed = fixed.unwrap_or_default();
     format!(
         "\
 # Written by bulkhead-net.
@@ -128,15 +139,15 @@ vendorclassid
 option subnet_mask, routers, domain_name_servers
 nooption classless_static_routes, static_routes, ms_classless_static_routes
 script {}
-",
+{fixed}",
         run::file(SCRIPT).display()
     )
 }
 
 /// Becomes the DHCP client of the physical card, once there is one.
 pub fn ask() -> io::Result<()> {
-    let card = Wanted::wait_for("dhcp", |wanted| wanted.physical)?;
-    run::write(CONFIG, &client_config(&card))?;
+    let (card, fixed) = Wanted::wait_for("dhcp", |wanted| Some((wanted.physical?, wanted.fixed)))?;
+    run::write(CONFIG, &client_config(&card, fixed.as_ref()))?;
     let this = std::env::current_exe()?;
     let script = format!("#!/bin/sh\nexec {} lease\n", this.display());
     run::write(SCRIPT, &script)?;
@@ -193,7 +204,7 @@ mod tests {
 
     #[test]
     fn servers_learn_the_cards_address_only() {
-        let text = client_config("eth1");
+        let text = client_config("eth1", None);
         assert!(text.starts_with("# Written by bulkhead-net.\nallowinterfaces eth1\n"));
         // Without a value: none is sent.
         assert!(text.contains("\nvendorclassid\n") && !text.contains("hostname"));
@@ -206,6 +217,11 @@ mod tests {
         let odd = [("reason", "RENEW"), ("new_ip_address", "224.0.0.1")];
         assert_eq!(after(&odd), Change::Nothing);
         assert_eq!(after(&[("reason", "PREINIT")]), Change::Nothing);
+        let fixed = [("reason", "STATIC"), ("new_ip_address", "192.0.2.15")];
+        let Change::Given(lease) = after(&fixed) else {
+            panic!("no lease");
+        };
+        assert_eq!(lease.left_s(), u64::from(FOR_EVER));
         assert_eq!(after(&[("reason", "EXPIRE")]), Change::Lost);
     }
 }

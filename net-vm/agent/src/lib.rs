@@ -18,6 +18,7 @@ pub mod config;
 pub mod connections;
 pub mod dns;
 pub mod firewall;
+pub mod fixed;
 pub mod gateway;
 pub mod lease;
 pub mod names;

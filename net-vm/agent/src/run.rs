@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::fixed::Fixed;
+
 /// Everything that is written here; it goes with the guest.
 pub const FOLDER: &str = "/run/bulkhead-net";
 const WANTED: &str = "wanted.json";
@@ -21,6 +23,9 @@ const MAX_BYTES: u64 = 64 * 1024;
 pub struct Wanted {
     /// The physical card, which gets its address by DHCP.
     pub physical: Option<String>,
+    /// Its address, if no DHCP server is to be asked.
+    #[serde(default)]
+    pub fixed: Option<Fixed>,
     /// Who is asked for names, whatever its DHCP server says.
     #[serde(default)]
     pub names: Option<Ipv4Addr>,

@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_net::Config;
 use bulkhead_net::config::{Card, Client, Trunk};
+use bulkhead_net::fixed::Fixed;
 use bulkhead_net::rules::Policy;
 use bulkhead_protocol::DomainName;
 use bulkhead_vmm_api::NET_SOCKET_BYTES;
@@ -63,6 +64,8 @@ struct Guest {
     has_devices: bool,
     /// What stands in for a card.
     uplink: Option<Uplink>,
+    /// The address of its physical card.
+    fixed: Option<Fixed>,
     /// What it may reach; its network domain is told.
     policy: Policy,
     /// Its agent takes commands.
@@ -143,6 +146,7 @@ fn description(
         }),
         // A domain with a card to another one has no other way out.
         physical: guest.has_devices && guest.has_trunk && !guest.has_card,
+        fixed: guest.fixed.clone(),
         names: guest.uplink.as_ref().map(|_| uplink::NAMES),
     };
     Some((guest.name.clone(), guest.vsock.clone(), config))
@@ -213,6 +217,7 @@ impl Manager {
             has_trunk: config.provides_network,
             has_devices: !config.pci.is_empty() || config.host_network,
             uplink: None,
+            fixed: config.card_address.clone(),
             policy: config.firewall(),
             ready: false,
             problem: String::new(),
@@ -336,6 +341,7 @@ mod tests {
             has_trunk,
             has_devices: false,
             uplink: None,
+            fixed: None,
             policy: Policy::default(),
             ready: true,
             problem: String::new(),

@@ -2,6 +2,7 @@
 //! take the router's way, their questions are asked there, the lease is renewed, lost and got again.
 //! The broker takes the card from the host, keeps it, and gives it back.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::link::{PROBE, make_net_domain, port};
@@ -13,6 +14,9 @@ use crate::e2e::context::Context;
 use crate::e2e::own_host::OwnHostContext;
 use crate::e2e::{Failure, Outcome, Place, Scenario};
 use crate::machine::Machine;
+
+/// An address that nobody gives.
+const FIXED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 
 pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
     name: "net-lease",
@@ -42,7 +46,9 @@ fn in_host(own: &OwnHostContext<'_>, machine: &Machine, outer: &Outer) -> Outcom
     context.domain("work", "red")?;
     context.host_ok(&["bulkhead", "prefs", "work", "net_domain", NET])?;
     context.host_ok(&["bulkhead", "start", "work"])?;
-    let outcome = leased(context, outer).and_then(|()| given_back(own, machine, context));
+    let outcome = leased(context, outer)
+        .and_then(|()| fixed(context, outer))
+        .and_then(|()| given_back(own, machine, context));
     for (name, command) in [
         ("net.txt", ["bulkhead", "net", "--json"]),
         ("sys-net-log.txt", ["bulkhead", "log", NET]),
@@ -156,6 +162,28 @@ fn leased(context: &Context<'_>, outer: &Outer) -> Outcome {
     check!(
         sources.iter().all(is_ours),
         "on the cable are packets of {sources:?}"
+    );
+    Ok(())
+}
+
+/// A fixed address counts without any DHCP server.
+fn fixed(context: &Context<'_>, outer: &Outer) -> Outcome {
+    outer.seen().silent = true;
+    let address = format!("{FIXED}/24 gateway={ROUTER} dns={DNS}");
+    context.host_ok(&["bulkhead", "prefs", NET, "card_address", &address])?;
+    context.host_ok(&["bulkhead", "kill", NET])?;
+    context.host_ok(&["bulkhead", "start", NET])?;
+    has_lease(context, &format!("{FIXED}/24"))?;
+    wait("work finds no name with a fixed address", || {
+        let found = context.guest("work", &["getent", "ahostsv4", "fixed.example"])?;
+        Ok(found
+            .stdout_text()
+            .starts_with(&NAMED.to_string())
+            .then_some(()))
+    })?;
+    check!(
+        outer.seen().sources.contains(&FIXED),
+        "nothing came from {FIXED}"
     );
     Ok(())
 }
