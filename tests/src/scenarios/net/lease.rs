@@ -86,7 +86,7 @@ fn given_back(own: &OwnHostContext<'_>, machine: &Machine, context: &Context<'_>
     own.root_ok(
         machine,
         "broker-ends",
-        "kill $(pgrep -f bulkhead-broker); rm -f /run/bulkhead/broker.sock; cat /var/lib/bulkhead/devices.json",
+        "pkill -x bulkhead-broker; rm -f /run/bulkhead/broker.sock; cat /var/lib/bulkhead/devices.json",
     )?;
     begin_broker(own, machine)?;
     card_of_host(context, false)?;
