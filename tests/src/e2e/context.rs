@@ -140,6 +140,20 @@ impl<'a> Context<'a> {
         succeed(command, self.host(command)?)
     }
 
+    /// Runs a command on the host that must fail with status 1 and these words.
+    pub fn host_fails(&self, command: &[&str], words: &str) -> Outcome {
+        let output = self.host(command)?;
+        let told = output.stderr_text();
+        if output.status == 1 && told.contains(words) {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "`{}` says (status {}): {told}",
+            command.join(" "),
+            output.status
+        )))
+    }
+
     /// Runs a program in a domain through `bulkhead run`.
     pub fn guest(&self, domain: &str, command: &[&str]) -> Result<Output, Failure> {
         self.host(&in_domain(domain, command))

@@ -60,7 +60,7 @@ pub struct Guest {
 /// The guests' initramfs with this program and its libraries behind it.
 pub fn initramfs(folder: &Path) -> io::Result<PathBuf> {
     let path = folder.join("initramfs.cpio");
-    let mut bytes = std::fs::read(format!("{IMAGES}/guest/initramfs.cpio"))?;
+    let mut bytes = std::fs::read(format!("{IMAGES}/guest/initramfs-net.cpio"))?;
     // The kernel reads one archive after another; each begins at a multiple of four.
     bytes.resize(bytes.len().next_multiple_of(512), 0);
     let mut archive = CpioWriter::new(bytes);

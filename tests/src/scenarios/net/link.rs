@@ -20,7 +20,7 @@ const FIREWALL: &str = "sys-firewall";
 pub(super) const PROBE: &str = "net-probe";
 pub(super) const PORT: &str = "7000";
 const FILE: &str = "/tmp/served";
-const BYTES: u64 = 20_000_000;
+const BYTES: u64 = 6_000_000;
 
 fn run(context: &Context<'_>) -> Outcome {
     make_domains(context)?;
@@ -89,17 +89,7 @@ fn make_domains(context: &Context<'_>) -> Outcome {
     for (domain, label) in [("work", "red"), ("personal", "green"), ("alone", "gray")] {
         context.domain(domain, label)?;
     }
-    let refused = |command: &[&str], expected: &str| -> Outcome {
-        let output = context.host(command)?;
-        let told = output.stderr_text();
-        check!(
-            output.status == 1 && told.contains(expected),
-            "`{}` says (status {}): {told}",
-            command.join(" "),
-            output.status
-        );
-        Ok(())
-    };
+    let refused = |command: &[&str], expected: &str| context.host_fails(command, expected);
     let prefs = |domain, value| ["bulkhead", "prefs", domain, "net_domain", value];
     refused(&prefs("work", NET), "there is no domain `sys-net`")?;
     refused(&prefs("work", "personal"), "does not provide network")?;

@@ -126,43 +126,19 @@ pub(super) fn give_to_user(own: &OwnHostContext<'_>, machine: &Machine) -> Outco
     own.root_ok(machine, "own", &script).map(drop)
 }
 
-fn start_refused(context: &Context<'_>, words: &str) -> Outcome {
-    start_refused_of(context, NET, words)
-}
-
 /// A start fails with these words of the VMM.
-pub(super) fn start_refused_of(context: &Context<'_>, domain: &str, words: &str) -> Outcome {
-    let output = context.host(&["bulkhead", "start", domain])?;
-    let told = output.stderr_text();
-    check!(
-        output.status == 1 && told.contains(words),
-        "starting {domain} says (status {}): {told}",
-        output.status
-    );
-    Ok(())
+fn start_refused(context: &Context<'_>, words: &str) -> Outcome {
+    context.host_fails(&["bulkhead", "start", NET], words)
 }
 
 /// A device that the host uses, or another domain has, is not given away.
 fn refused(context: &Context<'_>, card: &str) -> Outcome {
     start_refused(context, "in use by the host's driver virtio-pci")?;
-    for (command, expected) in [
-        (
-            &["bulkhead", "prefs", "work", "pci", card][..],
-            "belongs to domain `sys-net` already",
-        ),
-        (
-            &["bulkhead", "prefs", "work", "pci", "eth0"],
-            "is no address of a PCI device",
-        ),
+    for (device, expected) in [
+        (card, "belongs to domain `sys-net` already"),
+        ("eth0", "is no address of a PCI device"),
     ] {
-        let output = context.host(command)?;
-        let told = output.stderr_text();
-        check!(
-            output.status == 1 && told.contains(expected),
-            "`{}` says (status {}): {told}",
-            command.join(" "),
-            output.status
-        );
+        context.host_fails(&["bulkhead", "prefs", "work", "pci", device], expected)?;
     }
     Ok(())
 }
