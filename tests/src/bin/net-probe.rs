@@ -2,6 +2,8 @@
 //!
 //! `serve PORT FILE` sends a file to everybody who connects; `fetch ADDRESS PORT` writes what it is
 //! sent to its output. `answer ADDRESS TO` answers every question for a name there.
+//! `count PORT` reads to the end, and then answers how many bytes that were; `send ADDRESS PORT BYTES` sends so
+//! many, ends its direction, and writes the answer; `stall ADDRESS PORT` takes nothing of what it is sent.
 //! `echo PORT` gives everybody back what they send; `hold ADDRESS PORT FILE` keeps
 //! one connection to that busy, and writes how often something came back. As root: `spoof SOURCE DESTINATION` sends packets of somebody else's address,
 //! `forge CARD ADDRESS SOURCE-CARD` frames of somebody else's card, `frames CARD ADDRESS GATEWAY` what else a
@@ -29,12 +31,16 @@ fn main() -> ExitCode {
         ["fetch", address, port] => fetch(address, port),
         ["answer", address, to] => answer(address, to),
         ["echo", port] => echo(port),
+        ["count", port] => count(port),
+        ["send", address, port, bytes] => send_and_end(address, port, bytes),
+        ["stall", address, port] => stall(address, port),
         ["hold", address, port, file] => hold(address, port, file),
         ["spoof", source, destination] => spoof(source, destination),
         ["forge", card, address, source] => forge(card, address, source),
         ["frames", card, address, gateway] => frames(card, address, gateway),
         _ => Err(io::Error::other(
-            "serve PORT FILE, fetch ADDRESS PORT, answer ADDRESS TO, echo PORT, hold ADDRESS PORT FILE, spoof SOURCE \
+            "serve PORT FILE, fetch ADDRESS PORT, answer ADDRESS TO, echo PORT, count PORT, send ADDRESS PORT BYTES, \
+             stall ADDRESS PORT, hold ADDRESS PORT FILE, spoof SOURCE \
              DESTINATION, forge CARD ADDRESS SOURCE-CARD, or frames CARD ADDRESS GATEWAY",
         )),
     };
@@ -56,10 +62,12 @@ fn serve(port: &str, file: &str) -> io::Result<()> {
     let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, parse(port)?))?;
     for stream in listener.incoming() {
         let (mut stream, mut file) = (stream?, File::open(file)?);
-        // Whoever goes early is not this side's trouble.
-        if let Err(error) = io::copy(&mut file, &mut stream) {
-            eprintln!("net-probe: {error}");
-        }
+        std::thread::spawn(move || {
+            // Whoever goes early, or takes nothing, is not this side's trouble.
+            if let Err(error) = io::copy(&mut file, &mut stream) {
+                eprintln!("net-probe: {error}");
+            }
+        });
     }
     Ok(())
 }
@@ -80,6 +88,35 @@ fn echo(port: &str) -> io::Result<()> {
             io::copy(&mut reader, &mut stream)
         });
     }
+    Ok(())
+}
+
+/// The answer comes after the end of the question.
+fn count(port: &str) -> io::Result<()> {
+    let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, parse(port)?))?;
+    for stream in listener.incoming() {
+        let mut stream = stream?;
+        std::thread::spawn(move || {
+            let count = io::copy(&mut stream, &mut io::sink())?;
+            stream.write_all(count.to_string().as_bytes())
+        });
+    }
+    Ok(())
+}
+
+fn send_and_end(address: &str, port: &str, bytes: &str) -> io::Result<()> {
+    let address = SocketAddrV4::new(parse(address)?, parse(port)?);
+    let mut stream = TcpStream::connect_timeout(&address.into(), CONNECT)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    io::copy(&mut io::repeat(0).take(parse(bytes)?), &mut stream)?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    io::copy(&mut stream, &mut io::stdout().lock()).map(drop)
+}
+
+fn stall(address: &str, port: &str) -> io::Result<()> {
+    let address = SocketAddrV4::new(parse(address)?, parse(port)?);
+    let _stream = TcpStream::connect_timeout(&address.into(), CONNECT)?;
+    std::thread::sleep(Duration::from_secs(600));
     Ok(())
 }
 

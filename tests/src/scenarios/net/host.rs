@@ -12,7 +12,7 @@ use super::outside::{SERVER, arrives, has_lease_of, served, start_refused_of};
 use crate::check;
 use crate::e2e::context::Context;
 use crate::e2e::own_host::OwnHostContext;
-use crate::e2e::{Failure, Outcome, Place, Scenario};
+use crate::e2e::{Outcome, Place, Scenario};
 use crate::machine::Machine;
 
 pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
