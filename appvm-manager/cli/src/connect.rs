@@ -6,6 +6,7 @@
 use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use bulkhead_protocol::text::clean;
 use serde_json::json;
@@ -24,6 +25,9 @@ const TOKEN: &str = "connect";
 const MAX_LINE: u64 = 2048;
 /// What is shown of one, in characters.
 const MAX_SHOWN: usize = 300;
+
+/// Between two lines: a guest that complains without end is slowed down, and fills no screen.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What the guest's program said.
 #[derive(Debug, PartialEq, Eq)]
@@ -142,6 +146,7 @@ fn listen_to(
                 {
                     return;
                 }
+                std::thread::sleep(PAUSE);
             }
         })
         .map_err(failed)?;
