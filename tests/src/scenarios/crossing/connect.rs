@@ -15,9 +15,9 @@ pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
 };
 
 const FILE: &str = "/tmp/served";
-const BYTES: u64 = 20_000_000;
+const BYTES: u64 = 8_000_000;
 /// More than a domain may have calls at a time.
-const AT_ONCE: usize = 24;
+const AT_ONCE: usize = 20;
 /// A file is served here.
 const FILES: u16 = 7000;
 /// Bytes are counted here.
