@@ -179,10 +179,12 @@ impl Manager {
         dropped: bool,
         record: &mut Record,
     ) -> Vec<u8> {
-        let cut = if record.by_command {
-            caller.handle().ok()
-        } else {
-            None
+        let cut = match record.by_command.then(|| caller.handle()).transpose() {
+            Ok(cut) => cut,
+            Err(error) => {
+                record.ended(&error.to_string());
+                return Vec::new();
+            }
         };
         let carried = self.carry(call, allow, caller, dropped);
         tokio::pin!(carried);
