@@ -20,7 +20,8 @@ pub const BIN: &str = "/run/bulkhead/bin";
 /// One program of [`BUNDLED`] has several names.
 const CALLER: &str = "bulkhead-rpc";
 /// See [`CALLER`].
-const OTHER_NAMES: [&str; 4] = [
+const OTHER_NAMES: [&str; 5] = [
+    "bulkhead-connect",
     "bulkhead-copy",
     "bulkhead-move",
     "bulkhead-notify",

@@ -315,11 +315,14 @@ fn receive(
         }
     }
     connection.shutdown();
+    // The signals first: a command that saw the end of its input before them could take what was cut
+    // off for whole.
+    let told = reaper.signal_group(pid, libc::SIGHUP) && reaper.signal_group(pid, libc::SIGTERM);
     pumps.stdin.abort();
     pumps.stdout.stop(Stop::Now);
     pumps.stderr.stop(Stop::Now);
     drop(terminal);
-    if reaper.signal_group(pid, libc::SIGHUP) && reaper.signal_group(pid, libc::SIGTERM) {
+    if told {
         reaper.signal_group(pid, libc::SIGCONT);
         let end = Instant::now() + GRACE;
         while Instant::now() < end && reaper.signal_group(pid, 0) {

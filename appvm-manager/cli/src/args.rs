@@ -1,6 +1,7 @@
 //! What a user may say.
 
 mod calls;
+mod connect;
 mod domains;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use calls::{Ask, AskCommand, Transfers};
+pub use connect::Connect;
 pub use domains::{Apply, Clone, Firewall, FirewallAction, Net, Prefs, Rename, Revert, Snapshots};
 
 /// Run applications in domains: virtual machines that show their windows on your desktop, in the
@@ -60,6 +62,7 @@ pub enum Command {
     Power(Power),
     Ask(Ask),
     Transfers(Transfers),
+    Connect(Connect),
     Session(Session),
     /// Print the completion script of a shell.
     #[command(after_help = "\

@@ -63,6 +63,16 @@ pub trait Calls {
     fn allow_ask(&self, id: u64, target: &str) -> zbus::Result<()>;
     fn deny_ask(&self, id: u64) -> zbus::Result<()>;
     fn list_calls(&self, most: u32) -> zbus::Result<Vec<Dict>>;
+    #[allow(clippy::too_many_arguments)]
+    fn connect_domains(
+        &self,
+        source: &str,
+        target: &str,
+        port: u16,
+        options: Dict,
+        stdout: Fd<'_>,
+        stderr: Fd<'_>,
+    ) -> zbus::Result<(i32, String)>;
 }
 
 /// A connection to what the manager knows of calls between domains.

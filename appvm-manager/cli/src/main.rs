@@ -8,6 +8,7 @@ mod apply;
 mod args;
 mod bus;
 mod calls;
+mod connect;
 mod console;
 mod desktop;
 mod domains;
@@ -84,6 +85,7 @@ async fn dispatch(args: Args) -> Result<u8, Error> {
         Command::Power(power) => desktop::power(power).await,
         Command::Ask(ask) => calls::ask(ask).await,
         Command::Transfers(transfers) => calls::transfers(transfers).await,
+        Command::Connect(connect) => connect::connect(connect).await,
         Command::Template(template) => template::template(template).await,
         Command::Session(session) => session::session(session).await,
         Command::Completion { shell } => {

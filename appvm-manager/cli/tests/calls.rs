@@ -228,3 +228,60 @@ fn a_start_goes_on_without_its_caller() {
     caller.wait().unwrap();
     wait("failed");
 }
+
+/// Ports of other domains: nobody's without a rule or the user's command, and written in one way only.
+#[test]
+fn ports_are_closed_unless_the_user_says_otherwise() {
+    let machine = two_domains();
+    let refused = |service: &str| {
+        let output = call(&machine, "work", &["personal", service]);
+        assert_eq!(output.status.code(), Some(REFUSED), "{service}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(refused("bulkhead.ConnectTcp+8080").ends_with(": refused\n"));
+    policy(
+        &machine,
+        "bulkhead.ConnectTcp +8080 work personal deny\nbulkhead.ConnectTcp * work personal allow\n",
+    );
+    // A rule that speaks of a port holds however a guest writes it.
+    for spelling in ["08080", "+8080", "8080+", "", "65536", "0", "http"] {
+        let told = refused(&format!("bulkhead.ConnectTcp+{spelling}"));
+        assert!(told.contains("is no port"), "{spelling}: {told}");
+    }
+    refused("bulkhead.ConnectTcp+8080");
+    let other = call(&machine, "work", &["personal", "bulkhead.ConnectTcp+8081"]);
+    assert_eq!(other.status.code(), Some(NO_SERVICE));
+
+    let connect = |arguments: &[&str]| {
+        let output = machine.run(&[&["connect"], arguments].concat());
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code().unwrap(), told)
+    };
+    let (status, told) = connect(&["work", "personal:8080"]);
+    assert_eq!(status, 1);
+    assert!(
+        told.contains("before 30-user.policy:1: bulkhead.ConnectTcp +8080 work personal allow"),
+        "{told}"
+    );
+    for (target, status, words) in [
+        ("work:8080", 1, "is both ends"),
+        ("nobody:8080", 1, "there is no domain `nobody`"),
+        ("personal:080", 2, "is no port"),
+        ("personal", 2, "DOMAIN:PORT"),
+    ] {
+        let (is, told) = connect(&["work", target]);
+        assert!(
+            is == status && told.contains(words),
+            "{target}: {is} {told}"
+        );
+    }
+    // It is permitted, but the stand-in for a guest has no program that listens.
+    fs::remove_file(machine.path("config/bulkhead/policy.d/30-user.policy")).unwrap();
+    let (status, told) = connect(&["work", "personal:8080"]);
+    assert!(
+        status == 1 && told.contains("bulkhead-connect: command not found"),
+        "{status} {told}"
+    );
+    // And with the command its yes has ended.
+    assert!(refused("bulkhead.ConnectTcp+8080").ends_with(": refused\n"));
+}

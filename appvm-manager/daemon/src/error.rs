@@ -122,6 +122,8 @@ pub enum Error {
     NetInUse { name: DomainName, users: String },
     #[error(transparent)]
     Net(#[from] crate::net::LinkError),
+    #[error("the policy refuses it: {0}")]
+    Denied(String),
     #[error("no command with the token `{0}` runs for this caller")]
     NoSession(String),
 }
@@ -171,6 +173,7 @@ impl Error {
             Error::Lost { .. } => "Lost",
             Error::Guest { .. } => "Guest",
             Error::Answer(_) => "BadAnswer",
+            Error::Denied(_) => "Denied",
             Error::NoSession(_) => "NoSession",
             Error::NoSuchApplication { .. } => "NoSuchApplication",
             Error::Icon(_) => "NoIcon",

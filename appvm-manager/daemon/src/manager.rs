@@ -159,6 +159,7 @@ impl Manager {
                 log: crate::rpc::log::Log::new(dirs.transfers()),
                 quota: crate::rpc::quota::Quota::default(),
                 drops: crate::rpc::drops::Drops::default(),
+                grants: crate::rpc::grants::Grants::default(),
             },
             redraws: crate::pictures::Redraws::default(),
             events: broadcast::Sender::new(256),

@@ -36,12 +36,13 @@ fn user_folder(dirs: &Dirs) -> PathBuf {
     dirs.config.with_file_name("policy.d")
 }
 
-/// The user's rules, then those that come with the program. Warnings go to the log.
+/// The user's rules, then those that come with the program, then what the user's commands ask for as long
+/// as they run. Warnings go to the log.
 pub(crate) fn policy(manager: &Manager) -> Result<Policy, RulesError> {
-    load(&user_folder(&manager.dirs))
+    load(&user_folder(&manager.dirs), manager.calls.grants.folder())
 }
 
-fn load(user: &Path) -> Result<Policy, RulesError> {
+fn load(user: &Path, commands: Option<Folder>) -> Result<Policy, RulesError> {
     let mut folders = Vec::new();
     // Whatever is there has to be readable; only a folder that was never made may be missing. A link
     // to nowhere is a mistake, not an absence.
@@ -49,6 +50,7 @@ fn load(user: &Path) -> Result<Policy, RulesError> {
         folders.push(Folder::on_disk(user));
     }
     folders.push(Folder::built_in());
+    folders.extend(commands);
     let policy = Policy::load(&folders)?;
     for warning in policy.warnings() {
         tracing::warn!(%warning, "the policy");
@@ -154,14 +156,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let user = dir.path().join("policy.d");
         let paste = call("work", "qubes.ClipboardPaste", "personal");
-        let verdict = load(&user).unwrap().evaluate(&paste, &two());
+        let verdict = load(&user, None).unwrap().evaluate(&paste, &two());
         assert!(matches!(verdict, Verdict::Ask(_)), "{verdict}");
 
         fs::create_dir(&user).unwrap();
-        assert!(load(&user).is_ok());
+        assert!(load(&user, None).is_ok());
         let rule = "qubes.ClipboardPaste * work personal deny\n";
         fs::write(user.join("30-user.policy"), rule).unwrap();
-        let verdict = load(&user).unwrap().evaluate(&paste, &two());
+        let verdict = load(&user, None).unwrap().evaluate(&paste, &two());
         assert_eq!(
             verdict.to_string(),
             "deny: denied by policy (30-user.policy:1)"
@@ -173,14 +175,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let user = dir.path().join("policy.d");
         std::os::unix::fs::symlink("nowhere", &user).unwrap();
-        assert!(load(&user).is_err());
+        assert!(load(&user, None).is_err());
         fs::remove_file(&user).unwrap();
         fs::write(&user, "").unwrap();
-        assert!(load(&user).is_err());
+        assert!(load(&user, None).is_err());
         fs::remove_file(&user).unwrap();
         fs::create_dir(&user).unwrap();
         fs::write(user.join("30-user.policy"), "* * work * permit\n").unwrap();
-        let error = load(&user).unwrap_err().to_string();
+        let error = load(&user, None).unwrap_err().to_string();
         assert!(error.contains("30-user.policy:1"), "{error}");
     }
 

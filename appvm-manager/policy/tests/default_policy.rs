@@ -62,6 +62,8 @@ case everything else is denied
 qubes.VMShell work -> @dispvm          = deny NoRule
 qubes.VMExec+ls work -> personal       = deny NoRule
 qubes.ConnectTCP+22 work -> personal   = deny NoRule
+bulkhead.ConnectTcp+22 work -> personal = deny NoRule
+bulkhead.ConnectTcp+22 work ->         = deny NoRule
 admin.vm.List work -> dom0             = deny NoRule
 ";
 

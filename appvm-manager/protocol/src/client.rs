@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::pump::{Incoming, Outbox, Outgoing, Stop};
@@ -46,6 +47,7 @@ pub struct Pumps {
     stdin: Outgoing,
     stdout: Incoming,
     stderr: Incoming,
+    output_is_whole: AtomicBool,
 }
 
 impl Pumps {
@@ -55,7 +57,14 @@ impl Pumps {
             stdin: Outgoing::new(Stream::Stdin)?,
             stdout: Incoming::new(Stream::Stdout)?,
             stderr: Incoming::new(Stream::Stderr)?,
+            output_is_whole: AtomicBool::new(false),
         })
+    }
+
+    /// Whether the command has ended its output itself. Known before the caller's descriptor is closed:
+    /// one that is closed without it stands at the place where the connection broke.
+    pub fn output_is_whole(&self) -> bool {
+        self.output_is_whole.load(Ordering::Acquire)
     }
 
     /// Ends all three at once.
@@ -142,7 +151,10 @@ fn receive(reader: &mut impl Read, pumps: &Pumps) -> Result<i32, ClientError> {
             }
             Message::Eof {
                 stream: Stream::Stdout,
-            } => pumps.stdout.finish(),
+            } => {
+                pumps.output_is_whole.store(true, Ordering::Release);
+                pumps.stdout.finish();
+            }
             Message::Eof {
                 stream: Stream::Stderr,
             } => pumps.stderr.finish(),
@@ -155,7 +167,10 @@ fn receive(reader: &mut impl Read, pumps: &Pumps) -> Result<i32, ClientError> {
             } => {
                 pumps.stdin.add_credit(bytes).map_err(overrun)?;
             }
-            Message::Exit(reason) => return Ok(reason.shell_status()),
+            Message::Exit(reason) => {
+                pumps.output_is_whole.store(true, Ordering::Release);
+                return Ok(reason.shell_status());
+            }
             other => return Err(unexpected(&other)),
         }
     }

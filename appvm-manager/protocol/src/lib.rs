@@ -28,6 +28,7 @@ pub mod frame;
 pub mod label;
 pub mod message;
 pub mod name;
+pub mod port;
 pub mod pump;
 pub mod text;
 
@@ -37,6 +38,7 @@ pub use message::{
     CallRequest, ExecRequest, ExitReason, Hello, Message, Power, Ready, Stream, User, WindowSize,
 };
 pub use name::{DomainName, InvalidName};
+pub use port::{CONNECT_SERVICE, InvalidPort, TcpPort};
 
 /// The version that both sides must share; it changes with every incompatible change.
 pub const PROTOCOL_VERSION: u32 = 1;

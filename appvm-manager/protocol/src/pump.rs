@@ -17,7 +17,8 @@ use crate::{MAX_DATA, WINDOW_BYTES};
 /// How long a stream must stay empty, after its command ended, to count as finished although
 /// some background process still holds it open.
 const QUIET_MS: i32 = 200;
-/// Written at once. A pipe that polls writable takes this much without blocking.
+/// Written at once where the kernel cannot be told not to wait. A pipe that polls writable takes this much
+/// without blocking.
 const WRITE_BYTES: usize = 4096;
 
 /// The peer sent more than it had credit for, or gave more credit than there is.
@@ -104,6 +105,28 @@ fn wait(fd: RawFd, events: i16, wake: &Wake, timeout_ms: i32) -> io::Result<bool
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
     Ok(polled[0].revents != 0)
+}
+
+/// Writes as much as `target`, which polls writable, takes without waiting: of a frame often all, where a
+/// page at a time would wake the reader for each.
+fn write_some(target: &mut File, bytes: &[u8]) -> io::Result<usize> {
+    let part = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: `part` describes `bytes`, which is only read and outlives the call; -1 is the file's own place.
+    let count = unsafe { libc::pwritev2(target.as_raw_fd(), &part, 1, -1, libc::RWF_NOWAIT) };
+    if let Ok(count) = usize::try_from(count) {
+        return Ok(count);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // Pipes can since Linux 6.4, terminals and some files cannot.
+        Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::EAGAIN) => {
+            target.write(&bytes[..bytes.len().min(WRITE_BYTES)])
+        }
+        _ => Err(error),
+    }
 }
 
 /// How [`Outgoing`] is to end.
@@ -343,7 +366,7 @@ impl Incoming {
             if !ready {
                 continue;
             }
-            match target.write(&bytes[..bytes.len().min(WRITE_BYTES)]) {
+            match write_some(target, bytes) {
                 Ok(count) => bytes = &bytes[count..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -431,6 +454,33 @@ mod tests {
             pump.push(vec![0; MAX_DATA]).unwrap();
         }
         assert_eq!(pump.push(vec![0]), Err(Overrun(Stream::Stdin)));
+    }
+
+    #[test]
+    fn a_full_pipe_keeps_nobody_and_gets_all_once_it_is_read() {
+        let (outbox, _theirs) = connection();
+        for read_it in [true, false] {
+            let incoming = Arc::new(Incoming::new(Stream::Stdout).unwrap());
+            for byte in 0..8 {
+                incoming.push(vec![byte; MAX_DATA]).unwrap();
+            }
+            let (mut reader, writer) = io::pipe().unwrap();
+            let (pump, to) = (incoming.clone(), outbox.clone());
+            let thread = thread::spawn(move || pump.run(writer, &to));
+            // More than the pipe holds.
+            thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!thread.is_finished());
+            if read_it {
+                incoming.finish();
+                let mut all = Vec::new();
+                reader.read_to_end(&mut all).unwrap();
+                let expected: Vec<u8> = (0..8).flat_map(|byte| vec![byte; MAX_DATA]).collect();
+                assert!(all == expected);
+            } else {
+                incoming.abort();
+            }
+            thread.join().unwrap().unwrap();
+        }
     }
 
     #[test]

@@ -30,41 +30,69 @@ pub fn call(target: &str, service: &str, stdio: Stdio) -> Result<u8, Failure> {
 
 /// Makes this call.
 pub fn call_with(request: CallRequest, stdio: Stdio) -> Result<u8, Failure> {
-    let broken = |what: &str, error: String| Failure::new(BROKEN, format!("{what}: {error}"));
-    let connection = connect().map_err(|error| {
-        broken(
-            "the manager cannot be reached, which only works in a domain of Bulkhead",
-            error.to_string(),
-        )
-    })?;
-    let outbox = connection.try_clone().map(Outbox::new);
-    let outbox = Arc::new(outbox.map_err(|error| broken("the connection", error.to_string()))?);
-    let pumps = Pumps::new().map_err(|error| broken("the streams", error.to_string()))?;
-    let request = Message::Call(request);
-    let mut reader = connection;
-    let outcome = converse(
-        &mut reader,
-        &outbox,
-        &Arc::new(pumps),
-        &request,
-        stdio,
-        || {},
-    );
-    reader.shutdown();
-    match outcome {
-        Ok(Outcome { status, message }) if message.is_empty() => {
-            Ok(u8::try_from(status).unwrap_or(BROKEN))
-        }
-        Ok(Outcome { status, message }) => Err(Failure::new(
-            u8::try_from(status).unwrap_or(BROKEN),
-            clean(&message, MAX_REASON),
-        )),
-        Err(ClientError::Broken(_)) => Err(Failure::new(
-            BROKEN,
-            "the call ended before the service did: the other domain or the manager broke it off",
-        )),
-        Err(error) => Err(Failure::new(BROKEN, error.to_string())),
+    Line::open()?.call(request, stdio)
+}
+
+/// A connection to the manager on which nothing was said yet.
+pub struct Line {
+    connection: Connection,
+    pumps: Arc<Pumps>,
+}
+
+impl Line {
+    /// Connects.
+    pub fn open() -> Result<Self, Failure> {
+        let connection = connect().map_err(|error| {
+            broken(
+                "the manager cannot be reached, which only works in a domain of Bulkhead",
+                &error,
+            )
+        })?;
+        let pumps = Pumps::new().map_err(|error| broken("the streams", &error))?;
+        Ok(Line {
+            connection,
+            pumps: Arc::new(pumps),
+        })
     }
+
+    /// Another handle, whose `shutdown` breaks the call off.
+    pub fn handle(&self) -> Result<Connection, Failure> {
+        self.connection
+            .try_clone()
+            .map_err(|error| broken("the connection", &error))
+    }
+
+    /// Tells whether the service has ended its output itself.
+    pub fn pumps(&self) -> Arc<Pumps> {
+        self.pumps.clone()
+    }
+
+    /// Calls, and waits for the service's end: its status.
+    pub fn call(self, request: CallRequest, stdio: Stdio) -> Result<u8, Failure> {
+        let outbox = Arc::new(Outbox::new(self.handle()?));
+        let request = Message::Call(request);
+        let mut reader = self.connection;
+        let outcome = converse(&mut reader, &outbox, &self.pumps, &request, stdio, || {});
+        reader.shutdown();
+        match outcome {
+            Ok(Outcome { status, message }) if message.is_empty() => {
+                Ok(u8::try_from(status).unwrap_or(BROKEN))
+            }
+            Ok(Outcome { status, message }) => Err(Failure::new(
+                u8::try_from(status).unwrap_or(BROKEN),
+                clean(&message, MAX_REASON),
+            )),
+            Err(ClientError::Broken(_)) => Err(Failure::new(
+                BROKEN,
+                "the call ended before the service did: the other domain or the manager broke it off",
+            )),
+            Err(error) => Err(Failure::new(BROKEN, error.to_string())),
+        }
+    }
+}
+
+fn broken(what: &str, error: &io::Error) -> Failure {
+    Failure::new(BROKEN, format!("{what}: {error}"))
 }
 
 fn connect() -> io::Result<Connection> {

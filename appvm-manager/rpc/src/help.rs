@@ -77,3 +77,25 @@ Exit status: 0 it is shown; 125 the call broke; 126 the policy refused.
 Example:
   bulkhead-notify the backup is done
 ";
+
+/// `bulkhead-connect --help`
+pub const CONNECT: &str = "\
+Usage: bulkhead-connect DOMAIN:PORT [--listen PORT]
+
+Listens on 127.0.0.1 of this domain until it is ended. Each connection that is made
+there goes to 127.0.0.1:PORT of the other domain, as a call of bulkhead.ConnectTcp+PORT:
+the policy of the host decides about each, and no network card is needed. It prints
+where it listens.
+
+  --listen PORT  listen there; 0: at a free port. Without it the same number is used
+                 here, and for one below 1024 a free port.
+
+At most 64 connections are open at a time; further ones wait. What is refused or finds
+nothing there is reset, and told on the error stream.
+
+Exit status: 1 it cannot listen there; 2 wrong arguments.
+
+Examples:
+  bulkhead-connect personal:8080
+  bulkhead-connect personal:22 --listen 2222
+";

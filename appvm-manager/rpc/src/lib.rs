@@ -1,8 +1,9 @@
 //! The programs of a guest that call other domains, and that answer their calls.
 //!
 //! One executable under several names (see [`program`]): `bulkhead-rpc` calls any service;
-//! `bulkhead-copy`, `bulkhead-move`, `bulkhead-open` and `bulkhead-notify` call the usual ones; and
-//! `bulkhead-rpc --serve` is what the manager runs in the domain that is called.
+//! `bulkhead-copy`, `bulkhead-move`, `bulkhead-open` and `bulkhead-notify` call the usual ones,
+//! `bulkhead-connect` makes a TCP port of another domain reachable; and `bulkhead-rpc --serve` is what
+//! the manager runs in the domain that is called.
 //!
 //! It trusts the guest that it runs in, as whose user it runs, and the manager, over the guest's
 //! vsock. It believes nothing that comes from the other domain: what it shows is cleaned, and what it
@@ -12,12 +13,14 @@
 //! Start reading at [`call`] (the caller's side) and [`serve`] (the other one).
 
 pub mod call;
+pub mod connect;
 pub mod copy;
 pub mod help;
 pub mod open;
 pub mod picture;
 pub mod program;
 pub mod serve;
+pub mod tcp;
 pub mod url;
 
 /// Where what is wrong is told to whom.

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use crate::connect::{self, Wanted};
 use crate::serve::{self, Request};
 use crate::{Failure, call, copy, help, open};
 
@@ -37,6 +38,7 @@ enum Task {
     Notify {
         text: String,
     },
+    Connect(Wanted),
 }
 
 /// Runs the program that `name` means, with its arguments: its exit status.
@@ -65,6 +67,7 @@ pub fn run(name: &OsStr, arguments: Vec<OsString>) -> Result<u8, Failure> {
         }
         Task::Open { to, what } => open::open(&to, &what).map(|()| 0),
         Task::Notify { text } => open::notify(&text).map(|()| 0),
+        Task::Connect(wanted) => connect::listen(&wanted),
     }
 }
 
@@ -74,6 +77,7 @@ fn task(name: &OsStr, arguments: Vec<OsString>) -> Result<Task, Failure> {
         .unwrap_or(name)
         .to_string_lossy();
     match name.as_ref() {
+        "bulkhead-connect" => connect_task(&arguments),
         "bulkhead-copy" => copy_task(arguments, help::COPY, false),
         "bulkhead-move" => copy_task(arguments, help::MOVE, true),
         "bulkhead-open" => open_task(arguments),
@@ -83,13 +87,7 @@ fn task(name: &OsStr, arguments: Vec<OsString>) -> Result<Task, Failure> {
 }
 
 fn rpc_task(arguments: &[OsString]) -> Result<Task, Failure> {
-    let words: Vec<&str> = arguments
-        .iter()
-        .map(|word| {
-            word.to_str()
-                .ok_or_else(|| Failure::usage("an argument is no text"))
-        })
-        .collect::<Result<_, _>>()?;
+    let words = texts(arguments)?;
     match words.as_slice() {
         ["--help" | "-h"] => Ok(Task::Help(help::RPC)),
         ["--serve", service, argument, source] => {
@@ -108,6 +106,27 @@ fn rpc_task(arguments: &[OsString]) -> Result<Task, Failure> {
         }),
         _ => Err(Failure::usage("give a target and a service")),
     }
+}
+
+fn connect_task(arguments: &[OsString]) -> Result<Task, Failure> {
+    let words = texts(arguments)?;
+    let (there, listen) = match words.as_slice() {
+        ["--help" | "-h"] => return Ok(Task::Help(help::CONNECT)),
+        [there] => (there, None),
+        [there, "--listen", port] | ["--listen", port, there] => (there, Some(*port)),
+        _ => return Err(Failure::usage("give a DOMAIN:PORT")),
+    };
+    Ok(Task::Connect(Wanted::new(there, listen)?))
+}
+
+fn texts(arguments: &[OsString]) -> Result<Vec<&str>, Failure> {
+    arguments
+        .iter()
+        .map(|word| {
+            word.to_str()
+                .ok_or_else(|| Failure::usage("an argument is no text"))
+        })
+        .collect()
 }
 
 fn copy_task(
@@ -227,6 +246,13 @@ mod tests {
                 what: "https://a.example".into()
             }
         );
+        for line in [
+            "bulkhead-connect personal:80 --listen 8080",
+            "bulkhead-connect --listen 8080 personal:80",
+        ] {
+            let wanted = Wanted::new("personal:80", Some("8080")).unwrap();
+            assert_eq!(parsed(line).unwrap(), Task::Connect(wanted));
+        }
         assert_eq!(
             parsed("bulkhead-copy --help").unwrap(),
             Task::Help(help::COPY)
@@ -260,6 +286,9 @@ mod tests {
             "bulkhead-copy --to work",
             "bulkhead-copy -r a",
             "bulkhead-open a b",
+            "bulkhead-connect personal",
+            "bulkhead-connect personal:80 81",
+            "bulkhead-connect personal:80 --listen",
             "bulkhead-notify",
             "bulkhead-notify --to work x",
             "bulkhead-rpc --serve ../x  work",

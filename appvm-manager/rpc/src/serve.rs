@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bulkhead_protocol::DomainName;
+use bulkhead_protocol::{CONNECT_SERVICE, DomainName};
 use bulkhead_transfer::{
     Cancel, FormatError, Incoming, Limits, Progress, ReceiveError, Received, Watch,
     clean_up_partial, landed, receive_and_answer,
@@ -22,7 +22,7 @@ use bulkhead_transfer::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
-use crate::{Failure, open, picture, url};
+use crate::{Failure, open, picture, tcp, url};
 
 /// Where services are looked for, first match first. `~` is the user's home.
 pub const FOLDERS: [&str; 6] = [
@@ -123,6 +123,7 @@ pub fn serve(request: &Request) -> Result<u8, Failure> {
             }
             Ok(0)
         }
+        CONNECT_SERVICE => tcp::serve(&request.argument),
         open::OPEN_URL => open_url().map(|()| 0),
         picture::DECODE => picture::decode(io::stdin().lock(), io::stdout().lock())
             .map(|()| 0)

@@ -2,7 +2,9 @@
 //!
 //! `serve PORT FILE` sends a file to everybody who connects; `fetch ADDRESS PORT` writes what it is
 //! sent to its output; `echo PORT` gives everybody back what they send; `hold ADDRESS PORT FILE` keeps
-//! one connection to that busy, and writes how often something came back.
+//! one connection to that busy, and writes how often something came back; `count PORT` reads to the end and
+//! then answers how many bytes that were; `send ADDRESS PORT BYTES` sends so many, ends its direction, and
+//! writes the answer; `stall ADDRESS PORT` takes nothing of what it is sent.
 //!
 //! As root: `attempt ADDRESS PORT RESOLVER NAME SECONDS` tries to reach an address by TCP, UDP and ICMP,
 //! and a name by DNS, and says what was answered; `capture CARD FILE` writes a line for each frame that
@@ -37,6 +39,9 @@ fn main() -> ExitCode {
         ["serve", port, file] => serve(port, file),
         ["fetch", address, port] => fetch(address, port),
         ["echo", port] => echo(port),
+        ["count", port] => count(port),
+        ["send", address, port, bytes] => send_and_end(address, port, bytes),
+        ["stall", address, port] => stall(address, port),
         ["hold", address, port, file] => hold(address, port, file),
         ["attempt", address, port, resolver, name, seconds] => {
             attempt(address, port, resolver, name, seconds)
@@ -47,8 +52,9 @@ fn main() -> ExitCode {
         ["forge", card, address, source] => forge(card, address, source),
         ["frames", card, address, gateway] => frames(card, address, gateway),
         _ => Err(io::Error::other(
-            "serve PORT FILE, fetch ADDRESS PORT, echo PORT, hold ADDRESS PORT FILE, attempt ADDRESS \
-             PORT RESOLVER NAME SECONDS, capture CARD FILE, names TO ADDRESS…, spoof SOURCE \
+            "serve PORT FILE, fetch ADDRESS PORT, echo PORT, hold ADDRESS PORT FILE, count PORT, send \
+             ADDRESS PORT BYTES, stall ADDRESS PORT, attempt ADDRESS PORT RESOLVER NAME SECONDS, \
+             capture CARD FILE, names TO ADDRESS…, spoof SOURCE \
              DESTINATION, forge CARD ADDRESS SOURCE-CARD, or frames CARD ADDRESS GATEWAY",
         )),
     };
@@ -70,10 +76,12 @@ fn serve(port: &str, file: &str) -> io::Result<()> {
     let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, parse(port)?))?;
     for stream in listener.incoming() {
         let (mut stream, mut file) = (stream?, File::open(file)?);
-        // Whoever goes early is not this side's trouble.
-        if let Err(error) = io::copy(&mut file, &mut stream) {
-            eprintln!("net-probe: {error}");
-        }
+        std::thread::spawn(move || {
+            // Whoever goes early, or takes nothing, is not this side's trouble.
+            if let Err(error) = io::copy(&mut file, &mut stream) {
+                eprintln!("net-probe: {error}");
+            }
+        });
     }
     Ok(())
 }
@@ -94,6 +102,35 @@ fn echo(port: &str) -> io::Result<()> {
             io::copy(&mut reader, &mut stream)
         });
     }
+    Ok(())
+}
+
+/// The answer comes after the end of the question.
+fn count(port: &str) -> io::Result<()> {
+    let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, parse(port)?))?;
+    for stream in listener.incoming() {
+        let mut stream = stream?;
+        std::thread::spawn(move || {
+            let count = io::copy(&mut stream, &mut io::sink())?;
+            stream.write_all(count.to_string().as_bytes())
+        });
+    }
+    Ok(())
+}
+
+fn send_and_end(address: &str, port: &str, bytes: &str) -> io::Result<()> {
+    let address = SocketAddrV4::new(parse(address)?, parse(port)?);
+    let mut stream = TcpStream::connect_timeout(&address.into(), CONNECT)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    io::copy(&mut io::repeat(0).take(parse(bytes)?), &mut stream)?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    io::copy(&mut stream, &mut io::stdout().lock()).map(drop)
+}
+
+fn stall(address: &str, port: &str) -> io::Result<()> {
+    let address = SocketAddrV4::new(parse(address)?, parse(port)?);
+    let _stream = TcpStream::connect_timeout(&address.into(), CONNECT)?;
+    std::thread::sleep(Duration::from_secs(600));
     Ok(())
 }
 

@@ -35,6 +35,7 @@ pub fn all() -> Vec<Scenario> {
         crossing::volumes::SCENARIO,
         crossing::standalone::SCENARIO,
         crossing::copy::SCENARIO,
+        crossing::connect::SCENARIO,
         crossing::clipboard::SCENARIO,
         crossing::drag::SCENARIO,
         crossing::flood::SCENARIO,

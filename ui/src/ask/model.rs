@@ -130,6 +130,9 @@ pub fn sentence(question: &Question) -> String {
         "qubes.OpenInVM" => "wants a file to be opened".to_owned(),
         "qubes.OpenURL" => "wants a web address to be opened".to_owned(),
         "qubes.StartApp" => format!("wants to start {}", question.argument),
+        "bulkhead.ConnectTcp" => {
+            format!("wants to connect to TCP port {} there", question.argument)
+        }
         service if question.argument.is_empty() => format!("calls {service}"),
         service => format!("calls {service}+{}", question.argument),
     }

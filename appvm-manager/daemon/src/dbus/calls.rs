@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use zbus::interface;
+use bulkhead_protocol::TcpPort;
+use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
+use zbus::{OwnedFd, interface};
 
-use super::convert::{Dict, Result, text, texts};
+use super::convert::{Dict, Result, connect_options, invalid, text, texts};
 use crate::Error;
 use crate::manager::Manager;
 use crate::rpc::ask::Question;
+use crate::rpc::connect::Wanted;
 use crate::rpc::log::Record;
 
 /// The most records that one call gives.
@@ -64,6 +67,35 @@ impl Calls {
         let most = usize::try_from(most.min(MAX_RECORDS)).unwrap_or(0);
         let records = self.manager.calls.log.last(most);
         records.into_iter().map(record).collect()
+    }
+
+    /// Has a domain listen on its loopback, each connection being a call for the TCP port of `target`'s.
+    /// While this runs, exactly that is allowed where no rule of the user's says otherwise. Answers when
+    /// the listening program has ended; it ends when the caller leaves the bus. Options: listen (q: the
+    /// port of `source`; 0: a free one), token (s). What the program writes is in the guest's words.
+    #[zbus(out_args("status", "message"))]
+    #[allow(clippy::too_many_arguments)]
+    async fn connect_domains(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        source: &str,
+        target: &str,
+        port: u16,
+        options: Dict,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    ) -> Result<(i32, String)> {
+        let (listen, token) = connect_options(options)?;
+        let wanted = Wanted {
+            source: source.parse()?,
+            target: target.parse()?,
+            port: TcpPort::try_from(port).map_err(|error| invalid(error.to_string()))?,
+            listen,
+        };
+        let key = (super::caller(&header), token);
+        let streams = (stdout.into(), stderr.into());
+        let outcome = self.manager.connect(&wanted, streams, key).await?;
+        Ok((outcome.status, outcome.message))
     }
 
     /// A question waits for the user.

@@ -180,6 +180,20 @@ pub fn exec_options(argv: Vec<String>, options: Dict) -> Result<ExecOptions> {
     Ok(parsed)
 }
 
+/// How `ConnectDomains` is to listen: where, and its token.
+pub fn connect_options(options: Dict) -> Result<(Option<u16>, String)> {
+    let (mut listen, mut token) = (None, String::new());
+    for (key, value) in options {
+        let wrong = |_| invalid(format!("the option `{key}` has the wrong type"));
+        match key.as_str() {
+            "listen" => listen = Some(u16::try_from(value).map_err(wrong)?),
+            "token" => token = String::try_from(value).map_err(wrong)?,
+            _ => return Err(invalid(format!("there is no option `{key}`"))),
+        }
+    }
+    Ok((listen, token))
+}
+
 /// Flags by name, all optional.
 pub fn flag_options<const N: usize>(options: Dict, names: [&str; N]) -> Result<[bool; N]> {
     let mut flags = [false; N];

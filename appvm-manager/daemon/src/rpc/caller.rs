@@ -1,6 +1,7 @@
 //! The calling guest's end of a call: what it says is read here first, and bounded.
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::time::Duration;
 
@@ -213,6 +214,11 @@ impl Caller {
             {}
         };
         let _ = tokio::time::timeout(REFUSAL_TIMEOUT, rest).await;
+    }
+
+    /// Another handle on its connection.
+    pub(super) fn handle(&self) -> io::Result<StdStream> {
+        Ok(StdStream::from(self.stream.as_fd().try_clone_to_owned()?))
     }
 
     /// For threads.

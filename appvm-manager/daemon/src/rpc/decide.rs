@@ -91,6 +91,15 @@ impl Manager {
             }
             Verdict::Allow(allow) => Ok(allow),
             Verdict::Deny(deny) => Err(denied(&deny, record)),
+            Verdict::Ask(ask) if self.calls.grants.cover(call) => {
+                // `bulkhead connect` was the answer.
+                let target = match &call.target {
+                    IntendedTarget::Domain(name) => Destination::Domain(name.clone()),
+                    _ => return Err(Refused::Denied),
+                };
+                record.by_command = true;
+                ask.choose(&target).map_err(|deny| denied(&deny, record))
+            }
             Verdict::Ask(mut ask) => {
                 if let Some(wanted) = wanted {
                     // Says no by itself where the rule does not offer it.

@@ -56,6 +56,9 @@ pub struct Record {
     /// The user is to be told.
     #[serde(skip)]
     pub(super) notify: bool,
+    /// It is allowed because of a command of the user's, and as long as that runs.
+    #[serde(skip)]
+    pub(super) by_command: bool,
     /// What it is told, where that is not the usual line.
     #[serde(skip)]
     words: Option<String>,
@@ -83,6 +86,7 @@ impl Record {
             received_bytes: 0,
             left_out: 0,
             notify: false,
+            by_command: false,
             words: None,
         }
     }
@@ -142,6 +146,7 @@ impl Record {
         self.notify |= allow.notify;
         self.target = allow.target.to_string();
         self.rule = allow.rule.to_string();
+        self.by_command |= &*allow.rule.file == super::grants::FILE;
         // Until it is known how it ended.
         self.verdict = "failed".to_owned();
     }

@@ -1,6 +1,7 @@
 //! What goes from one domain to another, and the kinds of domains between which it goes.
 
 pub(super) mod clipboard;
+pub(super) mod connect;
 pub(super) mod copy;
 pub(super) mod disposables;
 pub(super) mod drag;

@@ -17,7 +17,7 @@ pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
 
 const NET: &str = "sys-net";
 const FIREWALL: &str = "sys-firewall";
-pub(super) const PROBE: &str = "net-probe";
+pub(in crate::scenarios) const PROBE: &str = "net-probe";
 pub(super) const PORT: &str = "7000";
 const FILE: &str = "/tmp/served";
 const BYTES: u64 = 6_000_000;
@@ -273,7 +273,7 @@ fn forged_frames(context: &Context<'_>, net: &str) -> Outcome {
 }
 
 /// The host has no network of its own.
-pub(super) fn nothing_on_the_host(context: &Context<'_>) -> Outcome {
+pub(in crate::scenarios) fn nothing_on_the_host(context: &Context<'_>) -> Outcome {
     let up = context.host_ok(&[
         "sh",
         "-c",

@@ -7,7 +7,7 @@ mv /usr/sbin/nft /usr/sbin/no-nft
 ip address add @FAR@/32 dev lo
 ip address add @RELAYS@/32 dev lo
 near=$(ip -4 -o address show | sed -n 's/.* vlan[0-9@a-z]* *inet \([0-9.]*\).*/\1/p' | head -n 1)
-/tmp/@PROBE@ names @FAR@ $near > /tmp/names.log 2>&1 < /dev/null &
+/tmp/@PROBE@ names @FAR@ @FAR@ $near > /tmp/names.log 2>&1 < /dev/null &
 
 mkdir -p /tmp/n/auth/keys
 cd /tmp/n
