@@ -364,8 +364,9 @@ fn comes_back(context: &Context<'_>, servers: Background, sum: &str) -> Outcome 
     let wait = "for i in $(seq 100); do test -s /tmp/count && exit 0; sleep 0.1; done; exit 1";
     context.guest_ok("work", &["sh", "-c", wait])?;
 
-    drop(servers);
     context.host_ok(&["bulkhead", "kill", "personal"])?;
+    // Not before: the end of a server ends its connections in order.
+    drop(servers);
     let wait =
         "for i in $(seq 200); do test -s /tmp/end && exec cat /tmp/end /tmp/why; sleep 0.1; done";
     let ended = context.guest_ok("work", &["sh", "-c", wait])?;
