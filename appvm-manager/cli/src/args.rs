@@ -10,7 +10,10 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use calls::{Ask, AskCommand, Transfers};
-pub use domains::{Apply, Clone, Firewall, FirewallAction, Net, Prefs, Rename, Revert, Snapshots};
+pub use domains::{
+    Apply, Clone, Firewall, FirewallAction, Net, NetAction, Prefs, Rename, Revert, Snapshots,
+    WifiAction,
+};
 
 /// Run applications in domains: virtual machines that show their windows on your desktop, in the
 /// colour of your trust.

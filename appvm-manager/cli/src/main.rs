@@ -22,6 +22,7 @@ mod session;
 mod template;
 mod terminal;
 mod timings;
+mod wifi;
 
 use std::process::ExitCode;
 

@@ -122,6 +122,8 @@ pub enum Error {
     NetInUse { name: DomainName, users: String },
     #[error(transparent)]
     Net(#[from] crate::net::LinkError),
+    #[error("Wi-Fi of `{name}`: {reason}")]
+    Wifi { name: DomainName, reason: String },
     #[error("no command with the token `{0}` runs for this caller")]
     NoSession(String),
 }
@@ -184,6 +186,7 @@ impl Error {
             Error::NetDomain { .. } => "NetDomain",
             Error::NetInUse { .. } => "NetInUse",
             Error::Net(_) => "Network",
+            Error::Wifi { .. } => "Wifi",
         }
     }
 }
