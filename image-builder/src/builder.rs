@@ -361,7 +361,7 @@ impl Builder {
         output: &Path,
     ) -> Result<(), Error> {
         let vmlinux = output.with_file_name("vmlinux");
-        let mut inputs = Inputs::new("initramfs", 2);
+        let mut inputs = Inputs::new("initramfs", 3);
         inputs
             .text("kernel", &kernel.version)
             .text("modules", &loaded.modules.join(","));

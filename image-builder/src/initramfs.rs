@@ -64,6 +64,11 @@ pub fn write(
     let always = resolve(&tree, &loaded.modules)?.len();
     let all = [loaded.modules.as_slice(), &loaded.wireless].concat();
     let modules = resolve(&tree, &all)?;
+    // Drivers of wireless cards are large and many, and each guest loads a few: they stay packed.
+    let wireless = modules.iter().skip(always);
+    let wireless: Vec<(String, Vec<u8>)> = wireless
+        .map(|module| tree.as_it_is(&module.path))
+        .collect::<Result<_, _>>()?;
     if let Some(folder) = output.parent() {
         fs::create_dir_all(folder).map_err(io("creating", folder))?;
     }
@@ -79,11 +84,16 @@ pub fn write(
             archive.file(content.path, 0o755, &fs::read(content.file)?)?;
         }
         let mut list = String::new();
-        for (at, module) in modules.iter().enumerate() {
-            let path = format!("lib/modules/{}/{}", kernel.version, module.path);
-            archive.file(&path, 0o644, &module.content)?;
-            let when = if at < always { "" } else { WIRELESS };
+        let mut put = |when: &str, path: &str, content: &[u8]| {
+            let path = format!("lib/modules/{}/{path}", kernel.version);
             list.push_str(&format!("{when}/{path}\n"));
+            archive.file(&path, 0o644, content)
+        };
+        for module in modules.iter().take(always) {
+            put("", &module.path, &module.content)?;
+        }
+        for (path, content) in &wireless {
+            put(WIRELESS, path, content)?;
         }
         archive.file(MODULE_LIST, 0o644, list.as_bytes())?;
         archive.finish()?;

@@ -1,7 +1,7 @@
 //! `net wifi`: the wireless networks of a network domain.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -98,11 +98,17 @@ fn ask(ssid: &str) -> Result<String, Error> {
 
 fn first_line(read: impl Read) -> Result<String, Error> {
     let mut line = Vec::new();
-    // Byte by byte: a terminal's line may end otherwise than files' do.
-    for byte in read.take(MAX_LINE).bytes() {
-        let byte = byte.map_err(|error| Error::Io("reading the passphrase", error))?;
-        line.push(byte);
-        if byte == b'\n' || byte == INTERRUPT {
+    let mut read = BufReader::new(read.take(MAX_LINE));
+    // A terminal's line may end with the other one.
+    let end = |byte: &u8| *byte == b'\n' || *byte == INTERRUPT;
+    loop {
+        let more = read.fill_buf();
+        let more = more.map_err(|error| Error::Io("reading the passphrase", error))?;
+        let used = more.iter().position(end).map_or(more.len(), |at| at + 1);
+        let is_over = more.is_empty() || more.iter().any(end);
+        line.extend(more.iter().take(used));
+        read.consume(used);
+        if is_over {
             break;
         }
     }

@@ -62,13 +62,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Those that are there already are not loaded again.
+/// Those that are there already are not loaded again. The kernel unpacks those that are packed
+/// (`MODULE_INIT_COMPRESSED_FILE`).
 fn modules(files: &[&str]) -> io::Result<()> {
     for file in files {
         let open = File::open(file)?;
+        let flags: libc::c_int = if file.ends_with(".ko") { 0 } else { 4 };
         // SAFETY: the descriptor is open and the parameters are an empty C string.
-        let result =
-            unsafe { libc::syscall(libc::SYS_finit_module, open.as_raw_fd(), c"".as_ptr(), 0) };
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_finit_module,
+                open.as_raw_fd(),
+                c"".as_ptr(),
+                flags,
+            )
+        };
         let error = io::Error::last_os_error();
         if result != 0 && error.raw_os_error() != Some(libc::EEXIST) {
             return Err(io::Error::other(format!("{file}: {error}")));

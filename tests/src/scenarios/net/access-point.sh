@@ -4,7 +4,7 @@ set -e
 cd /tmp/radio
 chmod +x hostapd iw
 export LD_LIBRARY_PATH=/tmp/radio
-/tmp/net-probe modules $(ls *.ko)
+/tmp/net-probe modules $(ls *.ko*)
 for i in $(seq 50); do test -e /sys/class/net/wlan1/phy80211 && break; sleep 0.1; done
 head -c 1000000 /dev/urandom > served
 cat > hostapd.conf << END

@@ -127,8 +127,10 @@ fn bring_radios(machine: &Machine) -> Outcome {
     std::fs::create_dir_all(&folder)?;
     let modules = resolve(&tree, &names).map_err(wrong)?;
     for (number, module) in modules.iter().enumerate() {
-        let file = folder.join(format!("{number:03}-{}.ko", module.name));
-        std::fs::write(file, &module.content)?;
+        // As a guest's initramfs has them.
+        let (path, content) = tree.as_it_is(&module.path).map_err(wrong)?;
+        let name = path.rsplit('/').next().unwrap_or_default();
+        std::fs::write(folder.join(format!("{number:03}-{name}")), content)?;
     }
     Ok(())
 }
