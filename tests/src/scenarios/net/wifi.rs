@@ -37,9 +37,10 @@ const ODD_NAME: &str = "\u{1b}[31mred";
 /// Where a file is served, behind the access point.
 const SERVER: &str = "198.51.100.7";
 /// What kernels load for wireless cards whoever made them, and the radios.
-const MODULES: [&str; 7] = [
+const MODULES: [&str; 8] = [
     "ccm",
     "cmac",
+    "des_generic",
     "gcm",
     "ghash-generic",
     "algif_hash",
