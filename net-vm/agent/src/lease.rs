@@ -67,7 +67,10 @@ fn change(untrusted_variable: impl Fn(&str) -> Option<String>, since_s: u64) -> 
     let text = |name: &str| untrusted_variable(name).unwrap_or_default();
     match text("reason").as_str() {
         "BOUND" | "RENEW" | "REBIND" | "REBOOT" => {}
-        "EXPIRE" | "NAK" | "NOCARRIER" | "STOP" | "STOPPED" | "RELEASE" | "FAIL" | "DEPARTED" => {
+        // Of a wireless card it may say the second: what was joined is left, and what comes next may
+        // be another network.
+        "EXPIRE" | "NAK" | "NOCARRIER" | "NOCARRIER_ROAMING" | "STOP" | "STOPPED" | "RELEASE"
+        | "FAIL" | "DEPARTED" => {
             return Change::Lost;
         }
         _ => return Change::Nothing,
@@ -206,6 +209,8 @@ mod tests {
         let odd = [("reason", "RENEW"), ("new_ip_address", "224.0.0.1")];
         assert_eq!(after(&odd), Change::Nothing);
         assert_eq!(after(&[("reason", "PREINIT")]), Change::Nothing);
-        assert_eq!(after(&[("reason", "EXPIRE")]), Change::Lost);
+        for reason in ["EXPIRE", "NOCARRIER_ROAMING"] {
+            assert_eq!(after(&[("reason", reason)]), Change::Lost);
+        }
     }
 }

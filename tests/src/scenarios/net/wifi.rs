@@ -48,11 +48,11 @@ const MODULES: [&str; 8] = [
     "mac80211",
 ];
 const RADIOS: &str = "mac80211_hwsim";
-/// Shell words: the device that is given away, which no driver of the host has.
+/// Shell words: the device that is given away, which the host has no use for.
 const GIVE: &str = "set -e; device=$(for d in /sys/bus/pci/devices/*; do \
         test \"$(cat $d/vendor $d/device | tr -d '\\n')\" = 0x1af40x1048 && echo $d || true; done); \
     test -n \"$device\"; card=$(basename $device); echo vfio-pci > $device/driver_override; \
-    echo $card > /sys/bus/pci/drivers_probe; \
+    echo $card > $device/driver/unbind; echo $card > /sys/bus/pci/drivers_probe; \
     chown 1000 /dev/vfio/$(basename $(readlink $device/iommu_group)); echo $card";
 
 fn run(own: &OwnHostContext<'_>) -> Outcome {
@@ -75,9 +75,9 @@ fn in_host(own: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
     let device = ["--template", "net-wifi", "--pci", card.trim()];
     make_net_domain(context, NET, &device)?;
     context.domain("work", "red")?;
+    context.host_ok(&["bulkhead", "prefs", "work", "net_domain", NET])?;
     bring_radios(machine)?;
-    context.host_ok(&["bulkhead", "start", NET])?;
-    context.guest_ok("work", &["true"])?;
+    context.host_ok(&["bulkhead", "start", "work"])?;
     context.install_hostile("work", PROBE)?;
     let outcome = wireless(context);
     for (name, command) in [
@@ -140,14 +140,15 @@ fn bring_radios(machine: &Machine) -> Outcome {
 /// look for its card. The checksum of what is served behind it.
 fn radios(context: &Context<'_>) -> Result<String, Failure> {
     context.install_hostile(NET, PROBE)?;
-    let mut bring = String::from("cd /out/radio && for f in /usr/sbin/hostapd /usr/sbin/iw");
+    let mut bring = String::from(
+        "mkdir -p /tmp/radio && cd /tmp/radio && cp /out/radio/* . && for f in /usr/sbin/hostapd /usr/sbin/iw",
+    );
     let _ = write!(
         bring,
         " /usr/lib/*/libnl-*.so.* /usr/lib/*/libssl.so.3 /usr/lib/*/libcrypto.so.3; do \
          cp -L $f . || exit 1; done; tar -c . | bulkhead run --root {NET} -- sh -c \
          'mkdir -p /tmp/radio && tar -x -C /tmp/radio --no-same-owner'"
     );
-    context.root(&["chmod", "777", "/out/radio"])?;
     context.host_ok(&["sh", "-c", &bring])?;
     let script = include_str!("access-point.sh")
         .replace("@SSID@", SSID)
