@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
 
+use super::BUS_SOCKET;
+
 /// iwd's name on the bus; its interfaces begin with it.
 pub const IWD: &str = "net.connman.iwd";
 /// Where we answer iwd.
@@ -22,7 +24,9 @@ pub struct Iwd {
 impl Iwd {
     /// Over the system's bus.
     pub async fn open() -> zbus::Result<Self> {
-        let connection = Connection::system().await?;
+        let address = format!("unix:path={BUS_SOCKET}");
+        let builder = zbus::connection::Builder::address(address.as_str());
+        let connection = builder.build().await?;
         Ok(Iwd { connection })
     }
 

@@ -54,7 +54,7 @@ pub enum Refused {
 
 /// Does it. How the card is then.
 pub async fn perform(interface: &str, request: &Request) -> Result<State, Refused> {
-    let iwd = Iwd::open().await?;
+    let iwd = open().await?;
     let station = station(&iwd, interface).await?;
     match request {
         Request::Show { scan } => {
@@ -81,6 +81,17 @@ pub async fn perform(interface: &str, request: &Request) -> Result<State, Refuse
         .map(|(path, strength)| (path.to_string(), strength))
         .collect();
     Ok(describe(interface, &station, &objects, &in_reach))
+}
+
+/// The bus may still be on its way as well.
+async fn open() -> Result<Iwd, Refused> {
+    let end = tokio::time::Instant::now() + START;
+    loop {
+        match Iwd::open().await {
+            Err(_) if tokio::time::Instant::now() < end => tokio::time::sleep(PAUSE).await,
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 /// iwd's object for the card, once it has it.

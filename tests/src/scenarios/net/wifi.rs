@@ -161,7 +161,14 @@ fn radios(context: &Context<'_>) -> Result<String, Failure> {
     // It is told of its network anew, and finds its card.
     context.host_ok(&["bulkhead", "prefs", "work", "net_domain", "-"])?;
     context.host_ok(&["bulkhead", "prefs", "work", "net_domain", NET])?;
-    Ok(format!("{sum}\n"))
+    for _ in 0..60 {
+        if port(context, NET, "physical")?["untrusted_wireless"] == true {
+            return Ok(format!("{sum}\n"));
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let state = port(context, NET, "physical")?;
+    Err(Failure::new(format!("{NET} finds no card: {state}")))
 }
 
 /// `bulkhead net wifi` with this passphrase on its standard input.
