@@ -308,9 +308,8 @@ fn wireless(context: &Context<'_>) -> Outcome {
     leased(context, true)?;
     arrives(context, &sum)?;
 
-    wifi_ok(context, &["forget", SSID], "")?;
+    let state = wifi_ok(context, &["forget", SSID], "")?;
     leased(context, false)?;
-    let state = wifi_ok(context, &[], "")?;
     check!(
         network(&state, SSID)?["untrusted_known"] == false,
         "a forgotten network is known: {state}"
