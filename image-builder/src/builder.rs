@@ -13,7 +13,7 @@ use crate::{
     apt::Mirror,
     emulator,
     error::{Error, io},
-    initramfs::{self, Content, GUEST_FILES, INITRAMFS, NETWORK_INITRAMFS},
+    initramfs::{self, Content, GUEST_FILES, INITRAMFS, Loaded, NETWORK_INITRAMFS},
     kernel::{self, Kernel},
     layout::Layout,
     programs::{Profile, Programs, strip},
@@ -169,7 +169,7 @@ impl Builder {
             ("guest", INITRAMFS, false),
             ("guest-net", NETWORK_INITRAMFS, true),
         ] {
-            let modules = recipe.modules(has_network);
+            let loaded = recipe.loaded(has_network);
             let contents: Vec<Content<'_>> = present
                 .iter()
                 .zip(&built)
@@ -179,7 +179,7 @@ impl Builder {
                     file,
                 })
                 .collect();
-            self.initramfs(name, &kernel, &modules, &contents, &folder.join(file))?;
+            self.initramfs(name, &kernel, &loaded, &contents, &folder.join(file))?;
         }
         Ok(true)
     }
@@ -225,7 +225,8 @@ impl Builder {
             .map(|file| Content { path: "init", file })
             .collect();
         let initramfs = folder.join(INITRAMFS);
-        self.initramfs("host", &kernel, &recipe.modules, &init, &initramfs)?;
+        let loaded = Loaded::always(&recipe.modules);
+        self.initramfs("host", &kernel, &loaded, &init, &initramfs)?;
 
         let mut disks = vec![("root", self.host_root(&recipe, bench)?)];
         disks.push(("programs", self.host_programs(&programs, &recipe, &folder)?));
@@ -355,15 +356,18 @@ impl Builder {
         &self,
         name: &str,
         kernel: &Kernel,
-        modules: &[String],
+        loaded: &Loaded,
         contents: &[Content<'_>],
         output: &Path,
     ) -> Result<(), Error> {
         let vmlinux = output.with_file_name("vmlinux");
-        let mut inputs = Inputs::new("initramfs", 2);
+        let mut inputs = Inputs::new("initramfs", 3);
         inputs
             .text("kernel", &kernel.version)
-            .text("modules", &modules.join(","));
+            .text("modules", &loaded.modules.join(","));
+        if !loaded.wireless.is_empty() {
+            inputs.text("wireless", &loaded.wireless.join(","));
+        }
         inputs.file(&kernel.vmlinux)?;
         for content in contents {
             inputs.text("place", content.path).file(content.file)?;
@@ -386,7 +390,7 @@ impl Builder {
                 .zip(&stripped)
                 .map(|(content, file)| Content { file, ..*content })
                 .collect();
-            initramfs::write(kernel, modules, &contents, output)?;
+            initramfs::write(kernel, loaded, &contents, output)?;
             let partial = vmlinux.with_extension("partial");
             fs::copy(&kernel.vmlinux, &partial).map_err(io("copying to", &partial))?;
             fs::rename(&partial, &vmlinux).map_err(io("moving to", &vmlinux))?;

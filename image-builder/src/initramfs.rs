@@ -20,6 +20,29 @@ pub const NETWORK_INITRAMFS: &str = "initramfs-net.cpio";
 /// What guests boot from, without their roots.
 pub const GUEST_FILES: [&str; 3] = ["vmlinux", INITRAMFS, NETWORK_INITRAMFS];
 
+/// The word before a module that only guests with a wireless card load.
+const WIRELESS: &str = "wireless ";
+
+/// What an initramfs loads: modules, and those for a wireless card.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    /// Always.
+    pub modules: Vec<String>,
+    /// Where there is a wireless card.
+    pub wireless: Vec<String>,
+}
+
+impl Loaded {
+    /// These modules, and none for a wireless card.
+    #[must_use]
+    pub fn always(modules: &[String]) -> Self {
+        Loaded {
+            modules: modules.to_vec(),
+            ..Loaded::default()
+        }
+    }
+}
+
 /// A program and its place in the archive.
 #[derive(Debug, Clone, Copy)]
 pub struct Content<'a> {
@@ -32,11 +55,20 @@ pub struct Content<'a> {
 /// Writes an initramfs to `output`, whole or not at all.
 pub fn write(
     kernel: &Kernel,
-    modules: &[String],
+    loaded: &Loaded,
     contents: &[Content<'_>],
     output: &Path,
 ) -> Result<(), Error> {
-    let modules = resolve(&ModuleTree::open(&kernel.modules)?, modules)?;
+    let tree = ModuleTree::open(&kernel.modules)?;
+    // What is always loaded comes first, and a wireless card may need it as well.
+    let always = resolve(&tree, &loaded.modules)?.len();
+    let all = [loaded.modules.as_slice(), &loaded.wireless].concat();
+    let modules = resolve(&tree, &all)?;
+    // Drivers of wireless cards are large and many, and each guest loads a few: they stay packed.
+    let wireless = modules.iter().skip(always);
+    let wireless: Vec<(String, Vec<u8>)> = wireless
+        .map(|module| tree.as_it_is(&module.path))
+        .collect::<Result<_, _>>()?;
     if let Some(folder) = output.parent() {
         fs::create_dir_all(folder).map_err(io("creating", folder))?;
     }
@@ -52,10 +84,16 @@ pub fn write(
             archive.file(content.path, 0o755, &fs::read(content.file)?)?;
         }
         let mut list = String::new();
-        for module in &modules {
-            let path = format!("lib/modules/{}/{}", kernel.version, module.path);
-            archive.file(&path, 0o644, &module.content)?;
-            list.push_str(&format!("/{path}\n"));
+        let mut put = |when: &str, path: &str, content: &[u8]| {
+            let path = format!("lib/modules/{}/{path}", kernel.version);
+            list.push_str(&format!("{when}/{path}\n"));
+            archive.file(&path, 0o644, content)
+        };
+        for module in modules.iter().take(always) {
+            put("", &module.path, &module.content)?;
+        }
+        for (path, content) in &wireless {
+            put(WIRELESS, path, content)?;
         }
         archive.file(MODULE_LIST, 0o644, list.as_bytes())?;
         archive.finish()?;

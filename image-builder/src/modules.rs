@@ -94,6 +94,28 @@ impl ModuleTree {
     }
 }
 
+/// How packed modules end, and what unpacks them.
+const PACKED: [(&str, &str, &str); 2] = [("xz", "xz", "xz-utils"), ("zst", "zstd", "zstd")];
+
+impl ModuleTree {
+    /// A module's file as it is, perhaps packed, and its path: the kernel can unpack it.
+    pub fn as_it_is(&self, path: &str) -> Result<(String, Vec<u8>), ModuleError> {
+        let packed = PACKED.iter().map(|(suffix, ..)| format!("{path}.{suffix}"));
+        let path = std::iter::once(path.to_owned())
+            .chain(packed)
+            .find(|path| self.folder.join(path).exists())
+            .unwrap_or_else(|| path.to_owned());
+        let file = self.folder.join(&path);
+        match fs::read(&file) {
+            Ok(content) => Ok((path, content)),
+            Err(error) => Err(ModuleError::Broken {
+                path: file,
+                reason: error.to_string(),
+            }),
+        }
+    }
+}
+
 impl ModuleSource for ModuleTree {
     fn path_of(&self, name: &str) -> Option<&str> {
         self.paths.get(name).map(String::as_str)
@@ -112,7 +134,7 @@ impl ModuleSource for ModuleTree {
         if plain.exists() {
             return fs::read(&plain).map_err(|error| broken(error.to_string()));
         }
-        for (suffix, tool, package) in [("xz", "xz", "xz-utils"), ("zst", "zstd", "zstd")] {
+        for (suffix, tool, package) in PACKED {
             let packed = self.folder.join(format!("{path}.{suffix}"));
             if packed.exists() {
                 return program(tool, package)

@@ -8,6 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, io};
+use crate::initramfs::Loaded;
 use crate::services::{self, FileRecipe, ServiceRecipe, SystemUser};
 
 /// A template: the root that application domains run from.
@@ -26,6 +27,9 @@ pub struct TemplateRecipe {
     /// Paths below `/` that are left out, as patterns for dpkg.
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// Parts of Debian's archive that packages come from, besides `main`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub components: Vec<String>,
     /// Single files of packages that are not installed themselves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pick: Vec<Pick>,
@@ -60,15 +64,23 @@ pub struct GuestRecipe {
     pub modules: Vec<String>,
     /// More of them, for guests with network cards or physical devices.
     pub network_modules: Vec<String>,
+    /// And more for those with a wireless card.
+    pub wireless_modules: Vec<String>,
     /// Our programs, built static.
     pub programs: Vec<StaticProgram>,
 }
 
 impl GuestRecipe {
-    /// The modules of guests with or without network.
-    pub fn modules(&self, has_network: bool) -> Vec<String> {
-        let more = self.network_modules.iter().filter(|_| has_network);
-        self.modules.iter().chain(more).cloned().collect()
+    /// What guests with or without network load.
+    #[must_use]
+    pub fn loaded(&self, has_network: bool) -> Loaded {
+        match has_network {
+            true => Loaded {
+                modules: [self.modules.as_slice(), &self.network_modules].concat(),
+                wireless: self.wireless_modules.clone(),
+            },
+            false => Loaded::always(&self.modules),
+        }
     }
 }
 
@@ -299,6 +311,7 @@ pub fn template_file(file: &Path) -> Result<TemplateRecipe, Error> {
         ));
     }
     check_packages(file, &recipe.packages)?;
+    check_packages(file, &recipe.components)?;
     for pick in &recipe.pick {
         check_packages(file, std::slice::from_ref(&pick.package))?;
         check_files(file, &pick.files)?;

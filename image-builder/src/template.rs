@@ -23,7 +23,7 @@ fn spec<'a>(name: &'a str, recipe: &'a TemplateRecipe) -> RootSpec<'a> {
         packages: recipe.packages.iter().map(String::as_str).collect(),
         exclude: &recipe.exclude,
         pick: &recipe.pick,
-        components: &[],
+        components: &recipe.components,
         form: Form::Erofs,
         applications: true,
         users: &recipe.user,

@@ -37,7 +37,7 @@ pub fn run() -> ! {
     mounts::first();
     console::open();
     let line = CommandLine::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
-    let display = modules::load_all(&line);
+    let mut rest = modules::load_all(&line);
     stages.over("modules");
 
     let link = match Connection::to_vsock(HOST_CID, CONTROL_PORT).and_then(Link::new) {
@@ -51,6 +51,7 @@ pub fn run() -> ! {
     let home_mounted = enter_root(own_root.as_deref());
     stages.over("root");
     mounts::second();
+    rest.in_root();
     mount_home(home_mounted);
     stages.over("home");
     identify(line.name.as_deref());
@@ -77,7 +78,7 @@ pub fn run() -> ! {
     if let Err(error) = services::session_bus(&reaper) {
         say(&format!("no session bus: {error}"));
     }
-    start_proxy(&reaper, outbox, display, &sockets);
+    start_proxy(&reaper, outbox, rest.display, &sockets);
     template_services::start(&reaper);
     stages.over("services");
     match Listener::vsock(EXEC_PORT) {

@@ -12,39 +12,58 @@ use crate::files::check;
 
 /// One path per line, in load order; `#` begins a comment.
 const LIST: &str = "/etc/bulkhead/modules";
+/// Before the path of a module that is for wireless cards.
+const WIRELESS: &str = "wireless ";
+/// The devices of the PCI bus.
+const PCI: &str = "/sys/bus/pci/devices";
+/// "Network controller: other", as which wireless cards count (PCI Code and ID Assignment).
+const WIRELESS_CLASS: &str = "0x0280";
+/// The drivers of wireless cards by the folder they lie in, what only they need among it, and the
+/// makers whose cards they drive.
+const MAKERS: [(&str, &[&str]); 8] = [
+    ("/wireless/ath/", &["0x168c", "0x17cb"]),
+    ("/drivers/bus/mhi/", &["0x168c", "0x17cb"]),
+    ("/drivers/soc/qcom/", &["0x168c", "0x17cb"]),
+    ("/net/qrtr/", &["0x168c", "0x17cb"]),
+    ("/wireless/broadcom/", &["0x14e4"]),
+    ("/wireless/intel/", &["0x8086"]),
+    ("/wireless/mediatek/", &["0x14c3", "0x0b48"]),
+    ("/wireless/realtek/", &["0x10ec"]),
+];
 /// `MODULE_INIT_COMPRESSED_FILE`: the kernel decompresses.
 const COMPRESSED: libc::c_long = 4;
 
-/// Loads what the boot needs and gives the thread that loads the rest meanwhile: the display's
-/// modules, which take long and which only windows need. What fails is reported and left out.
-pub fn load_all(line: &CommandLine) -> Option<JoinHandle<()>> {
+/// Modules that are open: the initramfs is out of reach when the root has been switched.
+type Open = Vec<(String, io::Result<File>)>;
+
+/// What is not loaded when the boot goes on.
+#[derive(Default)]
+pub struct Rest {
+    /// Loads the display's modules, which take long and which only windows need.
+    pub display: Option<JoinHandle<()>>,
+    wireless: Open,
+    timings: bool,
+}
+
+/// Loads what the boot needs. What fails is reported and left out.
+pub fn load_all(line: &CommandLine) -> Rest {
     let timings = line.timings;
     let list = match fs::read_to_string(LIST) {
         Ok(list) => list,
         Err(error) => {
             say(&format!("{LIST}: {error}"));
-            return None;
+            return Rest::default();
         }
     };
+    let makers = match line.physical {
+        true => wireless_makers(Path::new(PCI)),
+        false => Vec::new(),
+    };
+    let wireless = open(wireless(&list).filter(|path| is_of_makers(path, &makers)));
     let (late, first): (Vec<_>, Vec<_>) = paths(&list)
         .filter(|path| is_wanted(path, line.net, line.physical))
         .partition(|path| is_for_display(path));
-    // Open at once: the initramfs is out of reach when the root has been switched.
-    let late: Vec<_> = late
-        .into_iter()
-        .map(|path| (path.to_owned(), File::open(path)))
-        .collect();
-    let rest = thread::Builder::new()
-        .name("modules".into())
-        .spawn(move || {
-            for (path, file) in late {
-                report(
-                    &path,
-                    file.and_then(|file| load(Path::new(&path), &file)),
-                    timings,
-                );
-            }
-        });
+    let display = in_thread(open(late.into_iter()), timings);
     for path in first {
         let file = File::open(path);
         report(
@@ -53,8 +72,61 @@ pub fn load_all(line: &CommandLine) -> Option<JoinHandle<()>> {
             timings,
         );
     }
-    rest.inspect_err(|error| say(&format!("thread: {error}")))
+    Rest {
+        display,
+        wireless,
+        timings,
+    }
+}
+
+impl Rest {
+    /// Loads the drivers of wireless cards. They ask for firmware at once, which the root has.
+    pub fn in_root(&mut self) {
+        if !self.wireless.is_empty() {
+            in_thread(std::mem::take(&mut self.wireless), self.timings);
+        }
+    }
+}
+
+fn open<'a>(paths: impl Iterator<Item = &'a str>) -> Open {
+    paths
+        .map(|path| (path.to_owned(), File::open(path)))
+        .collect()
+}
+
+fn in_thread(modules: Open, timings: bool) -> Option<JoinHandle<()>> {
+    let thread = thread::Builder::new()
+        .name("modules".into())
+        .spawn(move || {
+            for (path, file) in modules {
+                let loaded = file.and_then(|file| load(Path::new(&path), &file));
+                report(&path, loaded, timings);
+            }
+        });
+    thread
+        .inspect_err(|error| say(&format!("thread: {error}")))
         .ok()
+}
+
+/// The makers of the wireless cards among a bus's devices.
+fn wireless_makers(bus: &Path) -> Vec<String> {
+    let devices = fs::read_dir(bus).into_iter().flatten().flatten();
+    devices
+        .filter_map(|device| {
+            let read = |name: &str| fs::read_to_string(device.path().join(name)).ok();
+            let is_wireless = read("class")?.starts_with(WIRELESS_CLASS);
+            is_wireless.then(|| read("vendor").unwrap_or_default().trim().to_owned())
+        })
+        .collect()
+}
+
+/// Whether a module for wireless cards is one for these: a maker's driver, or what all need.
+fn is_of_makers(path: &str, makers: &[String]) -> bool {
+    let driver = MAKERS.iter().find(|(folder, _)| path.contains(folder));
+    match driver {
+        Some((_, own)) => makers.iter().any(|maker| own.contains(&maker.as_str())),
+        None => !makers.is_empty(),
+    }
 }
 
 /// What a guest has no use for is not there to be attacked, and takes no time.
@@ -115,6 +187,15 @@ pub fn forget() {
 }
 
 fn paths(list: &str) -> impl Iterator<Item = &str> {
+    lines(list).filter(|line| !line.starts_with(WIRELESS))
+}
+
+/// Those for wireless cards.
+fn wireless(list: &str) -> impl Iterator<Item = &str> {
+    lines(list).filter_map(|line| line.strip_prefix(WIRELESS))
+}
+
+fn lines(list: &str) -> impl Iterator<Item = &str> {
     list.lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
@@ -211,10 +292,40 @@ mod tests {
 
     #[test]
     fn lists_have_comments_and_empty_lines() {
-        let list = "# first\n/lib/modules/a.ko\n\n  /lib/modules/b.ko  \n";
+        let list = "# first\n/lib/modules/a.ko\n\n  /lib/modules/b.ko  \nwireless /w.ko\n";
         assert_eq!(
             paths(list).collect::<Vec<_>>(),
             ["/lib/modules/a.ko", "/lib/modules/b.ko"]
         );
+        assert_eq!(wireless(list).collect::<Vec<_>>(), ["/w.ko"]);
+    }
+
+    #[test]
+    fn drivers_of_wireless_cards_are_for_those_that_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        for (device, class, vendor) in [
+            ("0000:00:01.0", "0x028000", "0x8086"),
+            ("0000:00:02.0", "0x020000", "0x10ec"),
+            ("0000:00:03.0", "0x030000", "0x14e4"),
+        ] {
+            let device = folder.path().join(device);
+            fs::create_dir(&device).unwrap();
+            fs::write(device.join("class"), format!("{class}\n")).unwrap();
+            fs::write(device.join("vendor"), format!("{vendor}\n")).unwrap();
+        }
+        let makers = wireless_makers(folder.path());
+        assert_eq!(makers, ["0x8086"]);
+        for (path, is_wanted) in [
+            ("drivers/net/wireless/intel/iwlwifi/mvm/iwlmvm.ko", true),
+            ("net/mac80211/mac80211.ko", true),
+            ("crypto/ccm.ko", true),
+            ("drivers/net/wireless/realtek/rtw88/rtw88_pci.ko", false),
+            ("drivers/bus/mhi/host/mhi.ko", false),
+        ] {
+            let path = format!("/lib/modules/6.12/kernel/{path}");
+            assert_eq!(is_of_makers(&path, &makers), is_wanted, "{path}");
+            assert!(!is_of_makers(&path, &[]), "{path}");
+        }
+        assert!(wireless_makers(Path::new("/nowhere")).is_empty());
     }
 }

@@ -12,7 +12,10 @@ use clap_complete::Shell;
 
 pub use calls::{Ask, AskCommand, Transfers};
 pub use connect::Connect;
-pub use domains::{Apply, Clone, Firewall, FirewallAction, Net, Prefs, Rename, Revert, Snapshots};
+pub use domains::{
+    Apply, Clone, Firewall, FirewallAction, Net, NetAction, Prefs, Rename, Revert, Snapshots,
+    WifiAction,
+};
 
 /// Run applications in domains: virtual machines that show their windows on your desktop, in the
 /// colour of your trust.

@@ -116,6 +116,15 @@ pub async fn domains() -> Result<DomainsProxy<'static>, Error> {
 pub trait Network {
     fn list_ports(&self) -> zbus::Result<Vec<Dict>>;
     fn list_physical_cards(&self) -> zbus::Result<Vec<Dict>>;
+    fn list_wifi(&self, name: &str, scan: bool) -> zbus::Result<(Dict, Vec<Dict>)>;
+    fn connect_wifi(
+        &self,
+        name: &str,
+        ssid: &str,
+        passphrase: &str,
+    ) -> zbus::Result<(Dict, Vec<Dict>)>;
+    fn disconnect_wifi(&self, name: &str) -> zbus::Result<(Dict, Vec<Dict>)>;
+    fn forget_wifi(&self, name: &str, ssid: &str) -> zbus::Result<(Dict, Vec<Dict>)>;
     fn get_firewall(&self, name: &str) -> zbus::Result<(Vec<Dict>, Dict)>;
     fn add_firewall_rule(&self, name: &str, rule: &str, before: u32) -> zbus::Result<u32>;
     fn remove_firewall_rules(&self, name: &str, numbers: &[u32]) -> zbus::Result<()>;

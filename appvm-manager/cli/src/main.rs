@@ -23,6 +23,7 @@ mod session;
 mod template;
 mod terminal;
 mod timings;
+mod wifi;
 
 use std::process::ExitCode;
 

@@ -3,12 +3,21 @@
 use serde_json::Value;
 
 use crate::args;
+use crate::args::NetAction;
 use crate::bus::network;
 use crate::error::Error;
 use crate::manage::field;
-use crate::output;
+use crate::{output, wifi};
 
 pub async fn net(args: args::Net) -> Result<u8, Error> {
+    if let Some(NetAction::Wifi {
+        name,
+        no_scan,
+        action,
+    }) = args.action
+    {
+        return wifi::wifi(&name, action, !no_scan, args.json).await;
+    }
     let network = network().await?;
     let ports = network.list_ports().await?;
     let ports: Vec<Value> = ports.iter().map(output::to_json).collect();
@@ -83,6 +92,10 @@ fn describe_physical(cards: &[Value]) -> String {
     for card in cards {
         let link = match (&card["runs"], &card["untrusted_carrier"]) {
             (Value::Bool(false), _) => "off",
+            (_, Value::Bool(is_up)) if card["untrusted_wireless"] == true => match is_up {
+                true => "joined",
+                false => "no-network",
+            },
             (_, Value::Bool(true)) => "plugged",
             (_, Value::Bool(false)) if card["untrusted_interface"].is_string() => "unplugged",
             (_, Value::Bool(false)) => "no-card",
@@ -108,6 +121,9 @@ fn describe_physical(cards: &[Value]) -> String {
         output::table(&rows)
     );
     for card in cards {
+        for problem in output::strings(&card["untrusted_problems"]) {
+            text.push_str(&format!("{}: {problem}\n", field(card, "domain")));
+        }
         if let Some(problem) = card["problem"].as_str() {
             text.push_str(&format!("{}: {problem}\n", field(card, "domain")));
         }
@@ -174,15 +190,22 @@ work: its network is not set up
                    "problem": "it says nothing"}),
             json!({"domain": "usb", "devices": ["0000:03:00.0"], "runs": true,
                    "untrusted_carrier": false, "untrusted_servers": [],
+                   "untrusted_problems": ["the firmware of 0000:00:05.0 is missing: a.bin"],
                    "untrusted_lease_left_s": 0}),
+            json!({"domain": "wifi", "devices": ["0000:04:00.0"], "runs": true,
+                   "untrusted_interface": "wlan0", "untrusted_driver": "iwlwifi",
+                   "untrusted_wireless": true, "untrusted_carrier": false,
+                   "untrusted_servers": [], "untrusted_lease_left_s": 0}),
         ];
         let expected = "
 Physical cards, as their domains say:
-DOMAIN  DEVICES       DRIVER  LINK     ADDRESS        GATEWAY    DNS        LEASE
-net     0000:01:00.0  e1000e  plugged  192.0.2.15/24  192.0.2.2  192.0.2.3  24 h
-odd     0000:02:00.0  -       unknown  -              -          -          -
-usb     0000:03:00.0  -       no-card  -              -          -          -
+DOMAIN  DEVICES       DRIVER   LINK        ADDRESS        GATEWAY    DNS        LEASE
+net     0000:01:00.0  e1000e   plugged     192.0.2.15/24  192.0.2.2  192.0.2.3  24 h
+odd     0000:02:00.0  -        unknown     -              -          -          -
+usb     0000:03:00.0  -        no-card     -              -          -          -
+wifi    0000:04:00.0  iwlwifi  no-network  -              -          -          -
 odd: it says nothing
+usb: the firmware of 0000:00:05.0 is missing: a.bin
 ";
         assert_eq!(describe_physical(&cards), expected);
     }

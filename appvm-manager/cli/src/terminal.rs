@@ -37,6 +37,43 @@ impl Drop for RawMode {
     }
 }
 
+/// What Ctrl-C is.
+pub const INTERRUPT: u8 = 3;
+
+/// Standard input that does not show what is typed, until this is dropped. Ctrl-C ends the line and
+/// stands at its end, so that nothing ends this process before the terminal is as it was.
+pub struct NoEcho {
+    before: libc::termios,
+}
+
+impl NoEcho {
+    /// From now on.
+    pub fn enter() -> io::Result<Self> {
+        let mut before = MaybeUninit::<libc::termios>::uninit();
+        // SAFETY: the pointer is to room for a termios.
+        if unsafe { libc::tcgetattr(0, before.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: tcgetattr succeeded and filled it in.
+        let before = unsafe { before.assume_init() };
+        let mut hidden = before;
+        hidden.c_lflag &= !(libc::ECHO | libc::ISIG);
+        hidden.c_cc[libc::VEOL] = INTERRUPT;
+        // SAFETY: `hidden` is a valid termios.
+        if unsafe { libc::tcsetattr(0, libc::TCSAFLUSH, &hidden) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(NoEcho { before })
+    }
+}
+
+impl Drop for NoEcho {
+    fn drop(&mut self) {
+        // SAFETY: `before` is what tcgetattr gave.
+        unsafe { libc::tcsetattr(0, libc::TCSADRAIN, &self.before) };
+    }
+}
+
 /// Columns and rows.
 pub fn size() -> Option<(u16, u16)> {
     let mut size = libc::winsize {

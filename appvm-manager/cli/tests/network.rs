@@ -336,6 +336,15 @@ fn a_device_belongs_to_one_domain() {
     let told = machine.ok(&["net"]);
     assert!(told.contains("as their domains say"), "{told}");
 
+    for (arguments, expected) in [
+        (&["net", "wifi", "net"][..], "`net` is not running"),
+        (&["net", "wifi", "work"], "no network domain with a device"),
+        (&["net", "wifi", "gone", "forget", "x"], "no domain `gone`"),
+    ] {
+        let error = machine.fails(1, arguments);
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+    }
+
     let file = machine.path("d.toml");
     let text = |devices: &str| format!("[[domain]]\nname = \"work\"\npci = [{devices}]\n");
     fs::write(&file, text("\"0000:01:00.0\"")).unwrap();

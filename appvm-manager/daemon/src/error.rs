@@ -124,6 +124,8 @@ pub enum Error {
     Net(#[from] crate::net::LinkError),
     #[error("the policy refuses it: {0}")]
     Denied(String),
+    #[error("Wi-Fi of `{name}`: {reason}")]
+    Wifi { name: DomainName, reason: String },
     #[error("no command with the token `{0}` runs for this caller")]
     NoSession(String),
 }
@@ -187,6 +189,7 @@ impl Error {
             Error::NetDomain { .. } => "NetDomain",
             Error::NetInUse { .. } => "NetInUse",
             Error::Net(_) => "Network",
+            Error::Wifi { .. } => "Wifi",
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     builder::{measure, timed},
     command::{program, run},
     error::{Error, io},
-    initramfs::{Content, INITRAMFS},
+    initramfs::{Content, INITRAMFS, Loaded},
     kernel::Kernel,
     recipe::{self, DesktopRecipe, Firmware},
     root::{self, Form, RootSpec},
@@ -169,8 +169,13 @@ impl Desktop<'_> {
         let initramfs = self.folder.join(INITRAMFS);
         let name = format!("desktop-{}", self.firmware.name());
         let modules = &firmware.boot_modules;
-        self.builder
-            .initramfs(&name, &self.kernel, modules, &init, &initramfs)?;
+        self.builder.initramfs(
+            &name,
+            &self.kernel,
+            &Loaded::always(modules),
+            &init,
+            &initramfs,
+        )?;
         let stub = self.stub()?;
         let microcode = self.folder.join("microcode.cpio");
         let output = self.folder.join("bulkhead.efi");

@@ -14,6 +14,7 @@ use crate::names::policies;
 use crate::routes::{self, Route};
 use crate::run::Wanted;
 use crate::sys::Network;
+use crate::wifi;
 
 /// A card that the machine has is there at once; its driver may still be on its way.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -90,7 +91,9 @@ pub fn apply(config: &Config) -> Result<(), ApplyError> {
         set_up_trunk(&network, trunk)?;
     }
     if config.trunk.is_some() {
+        let is_wireless = |name: &String| wifi::is_wireless(Path::new(CLASS), name);
         let wanted = Wanted {
+            wireless: physical.clone().filter(is_wireless),
             physical,
             fixed: config.fixed.clone(),
             names: config.names,

@@ -73,7 +73,10 @@ fn change(untrusted_variable: impl Fn(&str) -> Option<String>, since_s: u64) -> 
     let text = |name: &str| untrusted_variable(name).unwrap_or_default();
     match text("reason").as_str() {
         "BOUND" | "RENEW" | "REBIND" | "REBOOT" | "STATIC" => {}
-        "EXPIRE" | "NAK" | "NOCARRIER" | "STOP" | "STOPPED" | "RELEASE" | "FAIL" | "DEPARTED" => {
+        // Of a wireless card it may say the second: what was joined is left, and what comes next may
+        // be another network.
+        "EXPIRE" | "NAK" | "NOCARRIER" | "NOCARRIER_ROAMING" | "STOP" | "STOPPED" | "RELEASE"
+        | "FAIL" | "DEPARTED" => {
             return Change::Lost;
         }
         _ => return Change::Nothing,
@@ -222,6 +225,8 @@ mod tests {
             panic!("no lease");
         };
         assert_eq!(lease.left_s(), u64::from(FOR_EVER));
-        assert_eq!(after(&[("reason", "EXPIRE")]), Change::Lost);
+        for reason in ["EXPIRE", "NOCARRIER_ROAMING"] {
+            assert_eq!(after(&[("reason", reason)]), Change::Lost);
+        }
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! In a network domain it also loads the [`firewall`], and the template's services run it to become
 //! the programs that such a domain needs: the DHCP client of the physical card ([`lease`]) and the
-//! DNS forwarder ([`dns`]). In a [`gateway`] they become the tunnel's programs.
+//! DNS forwarder ([`dns`]), and where the card is wireless iwd ([`wifi`]). In a [`gateway`] they become the tunnel's programs.
 //!
 //! It runs inside the guest and protects nobody from it: what a guest may send is decided by the
 //! link (docs/net.md), whatever is set up here. The firewall protects a network domain from its
@@ -23,11 +23,13 @@ pub mod gateway;
 pub mod lease;
 pub mod names;
 pub mod nft;
+pub mod problem;
 pub mod routes;
 pub mod rules;
 pub mod run;
 pub mod state;
 pub mod sys;
+pub mod wifi;
 
 pub use apply::{ApplyError, apply};
 pub use config::{Config, ConfigError};

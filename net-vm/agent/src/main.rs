@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use bulkhead_net::config::{Config, MAX_BYTES};
 use bulkhead_net::state::State;
-use bulkhead_net::{connections, dns, gateway, lease, names};
+use bulkhead_net::{connections, dns, gateway, lease, names, wifi};
 
 const HELP: &str = "\
 bulkhead-net: sets up the network cards of a Bulkhead guest.
@@ -20,6 +20,9 @@ net-vm/README.md. In network domains it also has a first argument:
   connections  writes the log of clients' connections (a service of the template)
   wireguard    keeps a gateway's tunnel up (a service of the template)
   tor          becomes a gateway's Tor (a service of the template)
+  bus          becomes the bus on which iwd is asked (a service of the template)
+  iwd          becomes iwd, which joins wireless networks (a service of the template)
+  wifi         does what the manager asks of iwd; it is told on standard input
   lease        takes an event of the DHCP client, which runs it
 ";
 
@@ -33,6 +36,9 @@ fn main() -> ExitCode {
         Some("names") => names::serve().map_err(Into::into),
         Some("wireguard") => gateway::wireguard::serve().map_err(Into::into),
         Some("tor") => gateway::tor::serve().map_err(Into::into),
+        Some("bus") => wifi::bus().map_err(Into::into),
+        Some("iwd") => wifi::daemon().map_err(Into::into),
+        Some("wifi") => wifi::answer(),
         Some("lease") => lease::event().map_err(Into::into),
         Some("--help" | "-h") => {
             print!("{HELP}");

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,9 @@ pub struct Wanted {
     /// Its address, if no DHCP server is to be asked.
     #[serde(default)]
     pub fixed: Option<Fixed>,
+    /// The same, if it is a wireless one.
+    #[serde(default)]
+    pub wireless: Option<String>,
     /// Who is asked for names, whatever its DHCP server says.
     #[serde(default)]
     pub names: Option<Ipv4Addr>,
@@ -102,6 +106,19 @@ impl Wanted {
             socket.recv(&mut [0])?;
         }
     }
+}
+
+/// Makes a folder that is root's, whatever was there but a link.
+pub fn root_folder(folder: &Path, mode: u32) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    if fs::symlink_metadata(folder)?.is_symlink() {
+        return Err(io::Error::other(format!("{} is a link", folder.display())));
+    }
+    chown(folder, Some(0), Some(0))?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(mode))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cards::CLASS;
 use crate::lease::{Lease, MAX_SERVERS};
+use crate::problem::{self, MAX_PROBLEMS, Problem};
 use crate::run::Wanted;
 
 /// A longer state is none.
@@ -33,6 +34,12 @@ pub struct State {
     pub servers: Vec<Ipv4Addr>,
     /// For how many seconds the address still counts.
     pub lease_left_s: u64,
+    /// It is wireless.
+    #[serde(default)]
+    pub wireless: bool,
+    /// What is wrong with the devices.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
 }
 
 /// Why a guest's words are no state.
@@ -47,6 +54,9 @@ pub enum StateError {
     /// A name with letters that none has, or too long.
     #[error("a name that it gives is none")]
     Name,
+    /// A problem that is none.
+    #[error("what it says is wrong with its devices is none of what can be")]
+    Problem,
     /// Numbers that cannot be.
     #[error("a number that it gives is not possible")]
     Number,
@@ -57,7 +67,10 @@ impl State {
     pub fn now() -> Self {
         let wanted = Wanted::now().unwrap_or_default();
         let Some(interface) = wanted.physical else {
-            return State::default();
+            return State {
+                problems: problem::all(),
+                ..State::default()
+            };
         };
         let folder = Path::new(CLASS).join(&interface);
         let driver = fs::read_link(folder.join("device/driver")).ok();
@@ -65,6 +78,8 @@ impl State {
         let carrier = fs::read_to_string(folder.join("carrier")).unwrap_or_default();
         let lease = Lease::now();
         State {
+            wireless: wanted.wireless.as_ref() == Some(&interface),
+            problems: problem::all(),
             interface: Some(interface),
             driver,
             carrier: carrier.trim() == "1",
@@ -88,6 +103,10 @@ impl State {
                 return Err(StateError::Name);
             }
         }
+        let problems = &state.problems;
+        if problems.len() > MAX_PROBLEMS || !problems.iter().all(Problem::is_plain) {
+            return Err(StateError::Problem);
+        }
         let is_long = state.address.is_some_and(|(_, prefix)| prefix > 32);
         if is_long || state.servers.len() > MAX_SERVERS || state.lease_left_s > u32::MAX.into() {
             return Err(StateError::Number);
@@ -110,6 +129,17 @@ mod tests {
             gateway: Some(Ipv4Addr::new(192, 0, 2, 2)),
             servers: vec![Ipv4Addr::new(192, 0, 2, 3)],
             lease_left_s: 86400,
+            wireless: true,
+            problems: vec![
+                Problem::Firmware {
+                    device: "0000:00:05.0".to_owned(),
+                    file: "iwlwifi-cc-a0-77.ucode".to_owned(),
+                },
+                Problem::NoDriver {
+                    device: "0000:00:06.0".to_owned(),
+                    id: "14e4:43a0".to_owned(),
+                },
+            ],
         };
         let text = serde_json::to_string(&state).unwrap();
         assert_eq!(State::parse(text.as_bytes()).unwrap(), state);
@@ -125,6 +155,11 @@ mod tests {
                 "192.0.2.3\",\"192.0.2.3\",\"192.0.2.3\",\"192.0.2.3\"",
             ),
             ("192.0.2.2", "192.0.2"),
+            ("iwlwifi-cc-a0-77.ucode", "../a"),
+            ("iwlwifi-cc-a0-77.ucode", "a\\u001b[31m"),
+            ("0000:00:06.0", "a b"),
+            ("14e4:43a0", &"x".repeat(101)),
+            ("no_driver", "on_fire"),
             ("carrier", "more"),
             ("{", ""),
             ("true", &" ".repeat(MAX_BYTES)),

@@ -11,7 +11,7 @@
 //! arrives at a card; `names TO ADDRESS…` answers, at each address, every question for a name with the
 //! first; `spoof SOURCE DESTINATION` sends packets of somebody else's address, `forge CARD ADDRESS
 //! SOURCE-CARD` frames of somebody else's card, `frames CARD ADDRESS GATEWAY` what else a client must
-//! not send.
+//! not send. `modules FILE…` loads modules of the kernel.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         ["spoof", source, destination] => spoof(source, destination),
         ["forge", card, address, source] => forge(card, address, source),
         ["frames", card, address, gateway] => frames(card, address, gateway),
+        ["modules", files @ ..] => modules(files),
         _ => Err(io::Error::other(
             "serve PORT FILE, fetch ADDRESS PORT, echo PORT, hold ADDRESS PORT FILE, count PORT, send \
              ADDRESS PORT BYTES, stall ADDRESS PORT, attempt ADDRESS PORT RESOLVER NAME SECONDS, \
@@ -65,6 +66,29 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Those that are there already are not loaded again. The kernel unpacks those that are packed
+/// (`MODULE_INIT_COMPRESSED_FILE`).
+fn modules(files: &[&str]) -> io::Result<()> {
+    for file in files {
+        let open = File::open(file)?;
+        let flags: libc::c_int = if file.ends_with(".ko") { 0 } else { 4 };
+        // SAFETY: the descriptor is open and the parameters are an empty C string.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_finit_module,
+                open.as_raw_fd(),
+                c"".as_ptr(),
+                flags,
+            )
+        };
+        let error = io::Error::last_os_error();
+        if result != 0 && error.raw_os_error() != Some(libc::EEXIST) {
+            return Err(io::Error::other(format!("{file}: {error}")));
+        }
+    }
+    Ok(())
 }
 
 fn parse<T: std::str::FromStr>(text: &str) -> io::Result<T> {

@@ -47,6 +47,7 @@ pub fn all() -> Vec<Scenario> {
         net::host::SCENARIO,
         net::gateway::SCENARIO,
         net::tor::SCENARIO,
+        net::wifi::SCENARIO,
         net::throughput::SCENARIO,
         performance::SCENARIO,
         image::menu::SCENARIO,

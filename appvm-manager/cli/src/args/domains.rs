@@ -44,16 +44,66 @@ as the domain sees them; REFUSED is what it sent and must not (another's address
 what was for it and did not arrive. docs/net.md explains the reasons, which --json has too.
 
 Below are the network domains with physical devices and what they say of their network card: that is
-what a guest says, not what the host knows. LINK is off, plugged, unplugged, no-card (there is none
-among the devices) or unknown; LEASE is how long the address still counts.
+what a guest says, not what the host knows. LINK is off, plugged, unplugged, of a wireless card joined
+or no-network, no-card (there is none among the devices) or unknown; LEASE is how long the address still counts.
 
 Examples:
   bulkhead net
+  bulkhead net wifi sys-net
   bulkhead net --json | jq '.[] | select(.refused > 0) | .domain, .refused_reasons'")]
 pub struct Net {
     /// Print JSON.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
+    #[command(subcommand)]
+    pub action: Option<NetAction>,
+}
+
+/// More about the network.
+#[derive(Debug, clap::Subcommand)]
+pub enum NetAction {
+    /// Show wireless networks, join one, or forget it.
+    #[command(after_help = "\
+Without a command it shows what is in reach of the domain's wireless card. KNOWN networks are joined
+by themselves, also when the domain starts again. All of it is what the domain says, and names are
+what anybody near it sends.
+
+A passphrase is asked for at the terminal, or read from standard input if that is none. It is kept by
+the domain, in root's part of its volume.
+
+Examples:
+  bulkhead net wifi sys-net
+  bulkhead net wifi sys-net connect 'Café upstairs'
+  bulkhead net wifi sys-net connect home --passphrase-file home.txt")]
+    Wifi {
+        /// The network domain with the card.
+        name: String,
+        /// Do not look anew, but show what was seen last.
+        #[arg(long)]
+        no_scan: bool,
+        #[command(subcommand)]
+        action: Option<WifiAction>,
+    },
+}
+
+/// What to do with a wireless network.
+#[derive(Debug, clap::Subcommand)]
+pub enum WifiAction {
+    /// Join a network.
+    Connect {
+        /// Its name.
+        ssid: String,
+        /// Read the passphrase from this file: its first line.
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<std::path::PathBuf>,
+    },
+    /// Leave the network; none is joined until the domain starts again, or is told to.
+    Disconnect,
+    /// Forget a network and its passphrase.
+    Forget {
+        /// Its name.
+        ssid: String,
+    },
 }
 
 /// Show or change what a domain may reach through its net_domain.

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
+use bulkhead_net::problem::Problem;
 use bulkhead_net::rules::Rule;
+use bulkhead_net::wifi;
 use zbus::interface;
 
 use super::convert::{Dict, Result, text, texts};
@@ -20,6 +22,15 @@ impl Network {
     /// In front of this manager.
     pub fn new(manager: Arc<Manager>) -> Self {
         Network { manager }
+    }
+
+    async fn wifi(&self, name: &str, request: wifi::Request) -> Result<(Dict, Vec<Dict>)> {
+        let state = self.manager.wifi(&name.parse()?, &request).await?;
+        let card = Dict::from([
+            ("untrusted_interface".into(), text(state.interface.as_str())),
+            ("untrusted_link".into(), text(state.link.name())),
+        ]);
+        Ok((card, state.networks.iter().map(wireless).collect()))
     }
 }
 
@@ -42,11 +53,50 @@ impl Network {
     /// problem (s), where a running one does not say how its card is. The rest is its own words,
     /// which fit their form and may be lies: untrusted_interface and untrusted_driver (s),
     /// untrusted_carrier (b), untrusted_address (s: with the length of its network's part),
-    /// untrusted_gateway (s), untrusted_servers (as: for names), untrusted_lease_left_s (t).
+    /// untrusted_gateway (s), untrusted_servers (as: for names), untrusted_lease_left_s (t),
+    /// untrusted_wireless (b), untrusted_problems (as: missing firmware, devices without a driver).
     #[zbus(out_args("cards"))]
     async fn list_physical_cards(&self) -> Result<Vec<Dict>> {
         let cards = self.manager.physical_cards().await?;
         Ok(cards.iter().map(physical).collect())
+    }
+
+    /// How the wireless card of a network domain is, which looks anew what is in reach if `scan` is
+    /// true (it takes some seconds): untrusted_interface (s), untrusted_link (s: connected,
+    /// connecting, roaming, disconnecting, disconnected). Networks, the strongest first and then those
+    /// that are only known: untrusted_ssid (s, without control characters; its own name is
+    /// untrusted_name), untrusted_security (s: open, wep, passphrase, enterprise),
+    /// untrusted_signal_dbm (n) of those in reach, untrusted_known and untrusted_connected (b). All of
+    /// it is what the domain says, and names are what anybody near it sends.
+    #[zbus(out_args("card", "networks"))]
+    async fn list_wifi(&self, name: &str, scan: bool) -> Result<(Dict, Vec<Dict>)> {
+        self.wifi(name, wifi::Request::Show { scan }).await
+    }
+
+    /// Joins a wireless network. An empty passphrase is none: the network is known already, or asks
+    /// for none. Answers as ListWifi does.
+    #[zbus(out_args("card", "networks"))]
+    async fn connect_wifi(
+        &self,
+        name: &str,
+        ssid: String,
+        passphrase: String,
+    ) -> Result<(Dict, Vec<Dict>)> {
+        let passphrase = (!passphrase.is_empty()).then_some(passphrase);
+        self.wifi(name, wifi::Request::Connect { ssid, passphrase })
+            .await
+    }
+
+    /// Leaves the wireless network, and joins none by itself. Answers as ListWifi does.
+    #[zbus(out_args("card", "networks"))]
+    async fn disconnect_wifi(&self, name: &str) -> Result<(Dict, Vec<Dict>)> {
+        self.wifi(name, wifi::Request::Disconnect {}).await
+    }
+
+    /// Forgets a wireless network and its passphrase. Answers as ListWifi does.
+    #[zbus(out_args("card", "networks"))]
+    async fn forget_wifi(&self, name: &str, ssid: String) -> Result<(Dict, Vec<Dict>)> {
+        self.wifi(name, wifi::Request::Forget { ssid }).await
     }
 
     /// What a domain may reach. Its rules: number (u, from 1), action (s: accept or drop), what
@@ -90,6 +140,21 @@ impl Network {
             .manager
             .remove_firewall_rules(&name.parse()?, &numbers)?)
     }
+}
+
+fn wireless(network: &wifi::Network) -> Dict {
+    let shown = crate::text::clean(&network.ssid, wifi::MAX_SSID);
+    let mut dict = Dict::from([
+        ("untrusted_ssid".into(), text(shown)),
+        ("untrusted_name".into(), text(network.ssid.as_str())),
+        ("untrusted_security".into(), text(network.security.name())),
+        ("untrusted_known".into(), network.known.into()),
+        ("untrusted_connected".into(), network.connected.into()),
+    ]);
+    if let Some(dbm) = network.signal_dbm {
+        dict.insert("untrusted_signal_dbm".into(), dbm.into());
+    }
+    dict
 }
 
 fn rule(rule: &Rule, number: u32, now: u64) -> Dict {
@@ -137,6 +202,9 @@ fn physical(card: &PhysicalInfo) -> Dict {
     }
     let servers: Vec<String> = state.servers.iter().map(ToString::to_string).collect();
     dict.insert("untrusted_servers".into(), texts(&servers));
+    let problems: Vec<String> = state.problems.iter().map(Problem::told).collect();
+    dict.insert("untrusted_problems".into(), texts(&problems));
+    dict.insert("untrusted_wireless".into(), state.wireless.into());
     dict.insert("untrusted_carrier".into(), state.carrier.into());
     dict.insert("untrusted_lease_left_s".into(), state.lease_left_s.into());
     dict

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bulkhead_net::Config;
 use bulkhead_net::state::{self, State, StateError};
+use bulkhead_net::wifi::{self, WifiError};
 use bulkhead_protocol::{ExecRequest, User};
 
 use crate::session::{self, Handle, Stdio};
@@ -19,6 +20,8 @@ const PROGRAM: &str = "/run/bulkhead/bin/bulkhead-net";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Who asks for the state of all cards does not wait as long for one.
 const STATE_PATIENCE: Duration = Duration::from_secs(5);
+/// Looking for networks, or joining one, with what goes before.
+const WIFI_PATIENCE: Duration = Duration::from_secs(75);
 /// So much of a guest's words is read.
 const MAX_WORDS: u64 = 2000;
 
@@ -37,6 +40,9 @@ pub enum GuestError {
     /// What it says of its card is no state.
     #[error(transparent)]
     State(#[from] StateError),
+    /// What it says of its networks is none, or what it is asked cannot be.
+    #[error(transparent)]
+    Wifi(#[from] WifiError),
     /// The program in it failed: the guest's words, cleaned.
     #[error("it says: {0}")]
     Failed(String),
@@ -54,6 +60,15 @@ pub async fn physical_card(vsock: PathBuf) -> Result<State, GuestError> {
     let most = state::MAX_BYTES as u64 + 1;
     let untrusted_words = run(vsock, Some("status"), &[], STATE_PATIENCE, most).await?;
     Ok(State::parse(&untrusted_words)?)
+}
+
+/// Asks a guest with a wireless card for something. How its card is then.
+pub async fn wifi(vsock: PathBuf, request: &wifi::Request) -> Result<wifi::State, GuestError> {
+    request.check()?;
+    let text = serde_json::to_vec(request).map_err(io::Error::other)?;
+    let most = wifi::MAX_BYTES as u64 + 1;
+    let untrusted_words = run(vsock, Some("wifi"), &text, WIFI_PATIENCE, most).await?;
+    Ok(wifi::State::parse(&untrusted_words)?)
 }
 
 /// Runs the program in a guest, and gives up to `most` bytes of what it says.

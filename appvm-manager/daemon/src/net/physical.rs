@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use bulkhead_net::state::State;
+use bulkhead_net::wifi;
 use bulkhead_protocol::DomainName;
 
 use super::guest;
-use crate::Result;
 use crate::manager::Manager;
 use crate::pci::PciDevices;
+use crate::{Error, Result};
 
 /// A network domain with devices.
 #[derive(Debug, Clone)]
@@ -68,6 +69,26 @@ impl Manager {
             cards.extend(card.await);
         }
         Ok(cards)
+    }
+
+    /// Asks a network domain with a wireless card for something. How its card is then: that fits its
+    /// form, and may be a lie.
+    pub async fn wifi(&self, name: &DomainName, request: &wifi::Request) -> Result<wifi::State> {
+        let config = self.store.load(name)?;
+        let wrong = |reason: String| Error::Wifi {
+            name: name.clone(),
+            reason,
+        };
+        if config.pci.is_empty() || !config.provides_network {
+            return Err(wrong(
+                "it is no network domain with a device of its own".to_owned(),
+            ));
+        }
+        let Some(vsock) = self.ready_with_devices(name) else {
+            return Err(Error::NotRunning(name.clone()));
+        };
+        let state = guest::wifi(vsock, request).await;
+        state.map_err(|error| wrong(error.to_string()))
     }
 
     /// Where the guest of a domain is reached, if it can have a card and be asked.

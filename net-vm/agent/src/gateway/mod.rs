@@ -166,18 +166,8 @@ fn owners_file(name: &str, most: u64) -> io::Result<Option<String>> {
 
 /// Makes [`FOLDER`], where nobody but root writes.
 pub(crate) fn make_folder() -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let folder = Path::new(FOLDER);
-    match std::fs::create_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    if std::fs::symlink_metadata(folder)?.is_symlink() {
-        return Err(io::Error::other(format!("{FOLDER} is a link")));
-    }
-    std::os::unix::fs::chown(folder, Some(0), Some(0))?;
     // Programs that are not root's go through it to what is theirs.
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711))?;
+    run::root_folder(Path::new(FOLDER), 0o711)?;
     std::fs::create_dir_all(run::FOLDER)
 }
 

@@ -12,3 +12,4 @@ pub(super) mod outside;
 pub(super) mod rules;
 pub(super) mod throughput;
 pub(super) mod tor;
+pub(super) mod wifi;

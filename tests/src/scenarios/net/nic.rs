@@ -48,6 +48,15 @@ fn run(context: &OwnHostContext<'_>) -> Outcome {
 
 /// A host with an IOMMU, and a card on this network.
 pub(super) fn with_iommu(context: &OwnHostContext<'_>, network: &str) -> BootOptions {
+    let mut options = with_port(context);
+    add(&mut options, "-netdev", network);
+    let card = "virtio-net-pci,bus=nicport,netdev=nic,disable-legacy=on,iommu_platform=on";
+    add(&mut options, "-device", card);
+    options
+}
+
+/// A host with an IOMMU, and a port for a device that can be given away (`bus=nicport`).
+pub(super) fn with_port(context: &OwnHostContext<'_>) -> BootOptions {
     let mut options = context.options("host");
     options.command_line = "intel_iommu=on iommu=pt".to_owned();
     if best_accelerator() == Accelerator::Kvm {
@@ -56,11 +65,8 @@ pub(super) fn with_iommu(context: &OwnHostContext<'_>, network: &str) -> BootOpt
     }
     let iommu = "intel-iommu,intremap=on,caching-mode=on,device-iotlb=on";
     add(&mut options, "-device", iommu);
-    add(&mut options, "-netdev", network);
     let port = "pcie-root-port,id=nicport,chassis=9,addr=0x1a";
     add(&mut options, "-device", port);
-    let card = "virtio-net-pci,bus=nicport,netdev=nic,disable-legacy=on,iommu_platform=on";
-    add(&mut options, "-device", card);
     options
 }
 
