@@ -270,7 +270,8 @@ fn wireless(context: &Context<'_>) -> Outcome {
         "the passphrase is wrong",
     )?;
     refused(context, &connect, "short", "a passphrase has 8 to 63")?;
-    refused(context, &["connect", "nowhere"], PASSPHRASE, "in reach")?;
+    let nowhere = ["connect", "nowhere", "--passphrase-file", "/dev/stdin"];
+    refused(context, &nowhere, PASSPHRASE, "in reach")?;
     let state = wifi_ok(context, &["--no-scan"], "")?;
     check!(
         network(&state, SSID)?["untrusted_known"] == false,
