@@ -49,6 +49,23 @@ impl<'a> OwnHostContext<'a> {
         }
     }
 
+    /// Boots a machine for `work`, keeps the log of its session whatever becomes of that, and switches it
+    /// off.
+    pub fn in_machine(
+        &self,
+        options: &BootOptions,
+        work: impl FnOnce(&Machine) -> Outcome,
+    ) -> Outcome {
+        let machine = Machine::boot(options)?;
+        let outcome = work(&machine);
+        if let Ok(log) = std::fs::read(machine.out().join("session.log")) {
+            self.log("session.log", &log)?;
+        }
+        outcome?;
+        machine.power_off()?;
+        Ok(())
+    }
+
     /// Runs a shell script as the machine's administrator, keeps what it said as `NAME.txt`, and
     /// returns it.
     pub fn root(&self, machine: &Machine, name: &str, script: &str) -> Result<Output, Failure> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::link::{PROBE, make_net_domain};
 use super::nic::add;
-use super::outside::{SERVER, arrives, has_lease_of, served};
+use super::outside::{SERVER, arrives, has_lease_of, keep_state, served};
 use crate::check;
 use crate::e2e::context::Context;
 use crate::e2e::own_host::OwnHostContext;
@@ -33,31 +33,22 @@ fn run(own: &OwnHostContext<'_>) -> Outcome {
     let mut options = own.options("host");
     add(&mut options, "-netdev", &network);
     add(&mut options, "-device", "virtio-net-pci,netdev=nic");
-    let machine = Machine::boot(&options)?;
-    let outcome = in_host(own, &machine);
-    if let Ok(log) = std::fs::read(machine.out().join("session.log")) {
-        own.log("session.log", &log)?;
-    }
-    outcome?;
-    machine.power_off()?;
-    Ok(())
+    own.in_machine(&options, |machine| in_host(own, machine))
 }
 
 fn in_host(own: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
     let context = &Context::new(machine, own.folder());
-    let probe = "/usr/lib/bulkhead/net-probe";
-    own.root_ok(
-        machine,
-        "network",
-        &format!(
-            "set -e; card=$(basename $(ls -d /sys/class/net/e*)); ip link set $card up; \
-             ip address add {HOST}/24 dev $card; ip route add default via 10.0.2.2; \
-             echo nameserver 127.0.0.1 > /etc/resolv.conf; probe=$(command -v net-probe || echo {probe}); \
-             setsid $probe names {SERVER} 127.0.0.1 > /dev/null 2>&1 < /dev/null & \
-             setsid $(command -v net-probe || echo {probe}) serve {HOST_PORT} /etc/passwd > /dev/null 2>&1 < /dev/null & \
-             sleep 1"
-        ),
-    )?;
+    let begin = |arguments: String| {
+        format!("setsid /usr/lib/bulkhead/net-probe {arguments} > /dev/null 2>&1 < /dev/null &")
+    };
+    let names = begin(format!("names {SERVER} 127.0.0.1"));
+    let service = begin(format!("serve {HOST_PORT} /etc/passwd"));
+    let script = format!(
+        "set -e; card=$(basename $(ls -d /sys/class/net/e*)); ip link set $card up; \
+         ip address add {HOST}/24 dev $card; ip route add default via 10.0.2.2; \
+         echo nameserver 127.0.0.1 > /etc/resolv.conf; {names} {service} sleep 1"
+    );
+    own.root_ok(machine, "network", &script)?;
     make_net_domain(context, NET, &["--template", "net"])?;
     context.domain("work", "red")?;
     context.host_ok(&["bulkhead", "prefs", "work", "net_domain", NET])?;
@@ -65,26 +56,7 @@ fn in_host(own: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
 
     context.host_ok(&["bulkhead", "start", "work"])?;
     let outcome = outside(context);
-    for (name, command) in [
-        ("net.txt", &["bulkhead", "net"][..]),
-        ("sys-host-log.txt", &["bulkhead", "log", NET]),
-        (
-            "sys-host-state.txt",
-            &[
-                "bulkhead",
-                "run",
-                "--root",
-                NET,
-                "--",
-                "sh",
-                "-c",
-                "ip address; ip route; nft list ruleset; cat /etc/resolv.conf",
-            ],
-        ),
-    ] {
-        let output = context.host(command)?;
-        context.log(name, &[output.stdout, output.stderr].concat())?;
-    }
+    keep_state(context, NET, "nft list ruleset")?;
     outcome
 }
 

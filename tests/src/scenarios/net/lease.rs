@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::link::{PROBE, make_net_domain, port};
 use super::nic::{CARD, with_iommu};
 use super::outer::{DNS, GIVEN, LEASE_S, NAMED, Outer, ROUTER};
-use super::outside::{NET, has_lease};
+use super::outside::{NET, has_lease, keep_state};
 use crate::check;
 use crate::e2e::context::Context;
 use crate::e2e::own_host::OwnHostContext;
@@ -27,12 +27,10 @@ pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
 fn run(own: &OwnHostContext<'_>) -> Outcome {
     let folder = tempfile::tempdir()?;
     let outer = Outer::begin(folder.path())?;
-    let machine = Machine::boot(&with_iommu(own, &outer.netdev()))?;
-    let outcome = in_host(own, &machine, &outer);
+    let options = with_iommu(own, &outer.netdev());
+    let outcome = own.in_machine(&options, |machine| in_host(own, machine, &outer));
     own.log("seen.txt", format!("{:#?}\n", outer.seen()).as_bytes())?;
-    outcome?;
-    machine.power_off()?;
-    Ok(())
+    outcome
 }
 
 fn in_host(own: &OwnHostContext<'_>, machine: &Machine, outer: &Outer) -> Outcome {
@@ -49,14 +47,7 @@ fn in_host(own: &OwnHostContext<'_>, machine: &Machine, outer: &Outer) -> Outcom
     let outcome = leased(context, outer)
         .and_then(|()| fixed(context, outer))
         .and_then(|()| given_back(own, machine, context));
-    for (name, command) in [
-        ("net.txt", ["bulkhead", "net", "--json"]),
-        ("sys-net-log.txt", ["bulkhead", "log", NET]),
-    ] {
-        if let Ok(output) = context.host(&command) {
-            context.log(name, &output.stdout)?;
-        }
-    }
+    keep_state(context, NET, "nft list ruleset")?;
     outcome
 }
 

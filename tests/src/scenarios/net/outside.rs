@@ -43,13 +43,7 @@ fn run(context: &OwnHostContext<'_>) -> Outcome {
     let mut options = with_iommu(context, &network);
     let dump = format!("filter-dump,id=dump,netdev=nic,file={}", captured.display());
     add(&mut options, "-object", &dump);
-    let machine = Machine::boot(&options)?;
-    let outcome = in_host(context, &machine);
-    if let Ok(log) = std::fs::read(machine.out().join("session.log")) {
-        context.log("session.log", &log)?;
-    }
-    outcome?;
-    machine.power_off()?;
+    context.in_machine(&options, |machine| in_host(context, machine))?;
     on_the_wire(&captured)
 }
 
@@ -79,31 +73,42 @@ fn in_host(own: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
 
     context.host_ok(&["bulkhead", "start", "work"])?;
     let outcome = outside(context);
-    // What the network domain says itself, whatever became of it.
+    keep_state(
+        context,
+        NET,
+        "nft list ruleset; ps ax; cat /proc/net/nf_conntrack",
+    )?;
+    outcome
+}
+
+/// Keeps what a network domain says itself, whatever became of it: its log, its network, and what the
+/// shell words `more` show.
+pub(super) fn keep_state(context: &Context<'_>, domain: &str, more: &str) -> Outcome {
+    let shown = format!("ip address; ip route; cat /etc/resolv.conf; {more}");
     for (name, command) in [
-        ("net.txt", &["bulkhead", "net"][..]),
-        ("sys-net-log.txt", &["bulkhead", "log", NET]),
+        ("net", &["bulkhead", "net"][..]),
+        ("log", &["bulkhead", "log", domain]),
         (
-            "sys-net-state.txt",
+            "state",
             &[
                 "bulkhead",
                 "run",
+                "--no-start",
                 "--root",
-                NET,
+                domain,
                 "--",
                 "sh",
                 "-c",
-                "ip address; ip route; nft list ruleset; cat /etc/resolv.conf; ps ax; \
-                 cat /proc/net/nf_conntrack",
+                &shown,
             ],
         ),
     ] {
         if let Ok(output) = context.host(command) {
             let told = [output.stdout, output.stderr].concat();
-            context.log(name, &told)?;
+            context.log(&format!("{domain}-{name}.txt"), &told)?;
         }
     }
-    outcome
+    Ok(())
 }
 
 /// What the administrator does. What is missing is said meanwhile.

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::capture::as_root;
 use super::link::{PORT, PROBE, fetch, make_net_domain, port};
 use super::nic::{add, with_port};
+use super::outside::keep_state;
 use crate::check;
 use crate::e2e::context::{Context, Output};
 use crate::e2e::own_host::OwnHostContext;
@@ -59,14 +60,7 @@ fn run(own: &OwnHostContext<'_>) -> Outcome {
     let mut options = with_port(own);
     let device = "virtio-scsi-pci,bus=nicport,disable-legacy=on,iommu_platform=on";
     add(&mut options, "-device", device);
-    let machine = Machine::boot(&options)?;
-    let outcome = in_host(own, &machine);
-    if let Ok(log) = std::fs::read(machine.out().join("session.log")) {
-        own.log("session.log", &log)?;
-    }
-    outcome?;
-    machine.power_off()?;
-    Ok(())
+    own.in_machine(&options, |machine| in_host(own, machine))
 }
 
 fn in_host(own: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
@@ -80,28 +74,9 @@ fn in_host(own: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
     context.host_ok(&["bulkhead", "start", "work"])?;
     context.install_hostile("work", PROBE)?;
     let outcome = wireless(context);
-    for (name, command) in [
-        ("net.txt", &["bulkhead", "net"][..]),
-        ("sys-net-log.txt", &["bulkhead", "log", NET]),
-        (
-            "sys-net-state.txt",
-            &[
-                "bulkhead",
-                "run",
-                "--root",
-                NET,
-                "--",
-                "sh",
-                "-c",
-                "ip address; ip route; ls -l /home/iwd; ps ax; cat /tmp/radio/access-point.log; \
-                 cat /run/bulkhead-net/wanted.json",
-            ],
-        ),
-    ] {
-        if let Ok(output) = context.host(command) {
-            context.log(name, &[output.stdout, output.stderr].concat())?;
-        }
-    }
+    let more =
+        "ls -l /home/iwd; ps ax; cat /tmp/radio/access-point.log /run/bulkhead-net/wanted.json";
+    keep_state(context, NET, more)?;
     outcome
 }
 
