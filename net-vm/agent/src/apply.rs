@@ -13,22 +13,12 @@ use crate::gateway::{self, Gateway};
 use crate::names::policies;
 use crate::routes::{self, Route};
 use crate::run::Wanted;
+use crate::settings::{SettingError, behave, set};
 use crate::sys::Network;
 use crate::wifi;
 
 /// A card that the machine has is there at once; its driver may still be on its way.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How each of our interfaces behaves: what the link does not carry is not sent, nobody says by a
-/// packet where others go, and an interface speaks only for its own address.
-const BEHAVIOUR: [(&str, &str); 6] = [
-    ("ipv6/conf/IF/disable_ipv6", "1"),
-    ("ipv4/conf/IF/accept_redirects", "0"),
-    ("ipv4/conf/IF/send_redirects", "0"),
-    ("ipv4/conf/IF/accept_source_route", "0"),
-    ("ipv4/conf/IF/rp_filter", "1"),
-    ("ipv4/conf/IF/arp_ignore", "1"),
-];
-
 /// What could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
@@ -53,6 +43,9 @@ pub enum ApplyError {
         /// Why not.
         source: io::Error,
     },
+    /// One of its settings.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// The firewall's rules.
     #[error("the firewall cannot be set up, so nothing is passed on: {0}")]
     Firewall(io::Error),
@@ -229,14 +222,6 @@ fn set_up(
     network.up(name).map_err(on(name, "the start"))
 }
 
-/// Sets what an interface does by itself.
-pub(crate) fn behave(name: &str) -> Result<(), ApplyError> {
-    for (setting, value) in BEHAVIOUR {
-        set(&setting.replace("IF", name), value)?;
-    }
-    Ok(())
-}
-
 /// Leaves these routes over an interface, and no other.
 fn set_routes(network: &Network, name: &str, wanted: &[Route]) -> Result<(), ApplyError> {
     let file = Path::new(routes::FILE);
@@ -263,15 +248,6 @@ fn set_routes(network: &Network, name: &str, wanted: &[Route]) -> Result<(), App
         }
     }
     Ok(())
-}
-
-/// Sets one of the kernel's settings below `net`. A kernel without it does not do such a thing.
-fn set(setting: &str, value: &str) -> Result<(), ApplyError> {
-    let file = Path::new("/proc/sys/net").join(setting);
-    match fs::write(&file, value) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(at(&file)),
-    }
 }
 
 fn at(file: &Path) -> impl FnOnce(io::Error) -> ApplyError + '_ {

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::is_of_a_machine;
 use crate::fixed::Fixed;
 use crate::rules::{MAX_RULES, Policy};
 
@@ -233,11 +234,6 @@ fn check_mtu(mtu: u16) -> Result<(), ConfigError> {
         true => Ok(()),
         false => Err(ConfigError::Mtu(mtu)),
     }
-}
-
-/// As the link asks for it: not "this network", not loopback, no group, nothing reserved.
-pub(crate) fn is_of_a_machine(address: Ipv4Addr) -> bool {
-    !matches!(address.octets(), [0 | 127 | 224..=255, ..])
 }
 
 fn check_address(address: Ipv4Addr) -> Result<(), ConfigError> {

@@ -6,8 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::is_of_a_machine;
-use crate::lease::MAX_SERVERS;
+use crate::address::{MAX_SERVERS, is_of_a_machine};
 
 /// An address, and the way to the rest: `192.0.2.15/24 gateway=192.0.2.1 dns=192.0.2.53,192.0.2.54`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,9 +13,10 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::{MAX_SERVERS, is_of_a_machine};
+use crate::dns;
 use crate::fixed::Fixed;
 use crate::run::{self, Wanted};
-use crate::{config, dns};
 
 const PROGRAM: &str = "/usr/sbin/dhcpcd";
 const CONFIG: &str = "dhcpcd.conf";
@@ -23,8 +24,6 @@ const SCRIPT: &str = "dhcp-event";
 const LEASE: &str = "lease.json";
 /// Of a lease without an end (RFC 2131, 3.3).
 const FOR_EVER: u32 = u32::MAX;
-/// More servers are not asked.
-pub const MAX_SERVERS: usize = 3;
 
 /// What a DHCP server has given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +84,7 @@ fn change(untrusted_variable: impl Fn(&str) -> Option<String>, since_s: u64) -> 
         let text = text(name);
         let words = text.split_whitespace().take(16);
         let addresses = words.filter_map(|word| word.parse().ok());
-        addresses.filter(|a| config::is_of_a_machine(*a)).collect()
+        addresses.filter(|a| is_of_a_machine(*a)).collect()
     };
     let Some(address) = addresses("new_ip_address").first().copied() else {
         return Change::Nothing;

@@ -12,6 +12,7 @@
 //! link (docs/net.md), whatever is set up here. The firewall protects a network domain from its
 //! clients, and them from each other.
 
+pub mod address;
 pub mod apply;
 pub mod cards;
 pub mod config;
@@ -27,6 +28,7 @@ pub mod problem;
 pub mod routes;
 pub mod rules;
 pub mod run;
+pub mod settings;
 pub mod state;
 pub mod sys;
 pub mod wifi;

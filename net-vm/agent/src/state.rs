@@ -6,8 +6,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::MAX_SERVERS;
 use crate::cards::CLASS;
-use crate::lease::{Lease, MAX_SERVERS};
+use crate::lease::Lease;
 use crate::problem::{self, MAX_PROBLEMS, Problem};
 use crate::run::Wanted;
 

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
-use crate::config::is_of_a_machine;
+use crate::address::is_of_a_machine;
 
 const MAX_PEERS: usize = 16;
 const MAX_LIST: usize = 64;

@@ -20,7 +20,7 @@ use self::watch::Watch;
 use super::{FOLDER, make_folder, owners_file};
 use crate::cards::CLASS;
 use crate::run::Wanted;
-use crate::{apply, dns, nft};
+use crate::{dns, nft, settings};
 
 /// The tunnel's interface.
 pub const INTERFACE: &str = "wg0";
@@ -166,7 +166,7 @@ fn bring_up(tunnel: &Tunnel, text: String) -> io::Result<Up> {
         &["-batch", "-"],
         &format!("link add {INTERFACE} type wireguard\n"),
     )?;
-    apply::behave(INTERFACE).map_err(io::Error::other)?;
+    settings::behave(INTERFACE).map_err(io::Error::other)?;
     feed(
         WG,
         &["setconf", INTERFACE, "/proc/self/fd/0"],
