@@ -105,7 +105,9 @@ fn obey(line: &str) -> io::Result<String> {
 
 fn load_modules() -> io::Result<()> {
     for path in fs::read_to_string("/etc/bulkhead/modules")?.lines() {
-        if UNUSED.iter().any(|unused| path.contains(unused)) {
+        // What begins with a word is for devices that these guests have not.
+        let is_path = path.starts_with('/');
+        if !is_path || UNUSED.iter().any(|unused| path.contains(unused)) {
             continue;
         }
         let file = File::open(path)?;
