@@ -108,17 +108,51 @@ pub(super) fn attempt(
     domain: &str,
     seconds: u32,
 ) -> Result<String, Failure> {
-    let told = as_root(context, domain, &attempts(seconds, 1))?;
+    let told = as_root(context, domain, &attempt_script(seconds))?;
     Ok(told.trim().to_owned())
 }
 
 /// The words for it; a name of its own each time, so that no cache knows it.
-pub(super) fn attempts(seconds: u32, times: u32) -> String {
+fn attempt_script(seconds: u32) -> String {
     format!(
-        "for i in $(seq {times}); do \
-         resolver=$(sed -n 's/^nameserver //p' /etc/resolv.conf | head -n 1); \
-         /tmp/{PROBE} attempt {FAR} {PORT} ${{resolver:-{FAR}}} n$$-$i.example {seconds}; done"
+        "resolver=$(sed -n 's/^nameserver //p' /etc/resolv.conf | head -n 1); \
+         /tmp/{PROBE} attempt {FAR} {PORT} ${{resolver:-{FAR}}} n$(date +%s%N).example {seconds}"
     )
+}
+
+/// A domain that tries to reach [`FAR`] each way, again and again, while other things are done.
+pub(super) struct Restless<'a, 'b> {
+    context: &'a Context<'b>,
+    domain: &'static str,
+}
+
+/// Is there while a [`Restless`] domain is to go on.
+const GOES_ON: &str = "/tmp/goes-on";
+
+impl<'a, 'b> Restless<'a, 'b> {
+    pub(super) fn begin(
+        context: &'a Context<'b>,
+        domain: &'static str,
+    ) -> Result<Restless<'a, 'b>, Failure> {
+        let once = attempt_script(1);
+        let script = format!(
+            "touch {GOES_ON}; \
+             (while test -e {GOES_ON}; do {once}; done; touch {GOES_ON}.not) \
+             > /dev/null 2>&1 < /dev/null &"
+        );
+        as_root(context, domain, &script)?;
+        Ok(Restless { context, domain })
+    }
+
+    /// Until now it went on; it comes to its end.
+    pub(super) fn end(self) -> Outcome {
+        let end = format!("test ! -e {GOES_ON}.not && rm {GOES_ON}");
+        as_root(self.context, self.domain, &end)?;
+        until("the client has come to its end", || {
+            let done = format!("test -e {GOES_ON}.not && rm {GOES_ON}.not && echo done; true");
+            Ok(as_root(self.context, self.domain, &done)?.trim() == "done")
+        })
+    }
 }
 
 /// Does something until it comes true.

@@ -2,7 +2,7 @@
 //! is in the network domain that the gateway is behind, where everything that arrives is captured.
 
 use super::capture::{
-    ALL, Capture, FAR, Gateway, Packet, as_root, attempt, attempts, end, go_behind,
+    ALL, Capture, FAR, Gateway, Packet, Restless, as_root, attempt, end, go_behind,
     sees_everything, until,
 };
 use super::link::{PROBE, address, make_net_domain, port, serve_bytes};
@@ -138,8 +138,7 @@ fn without_a_tunnel(context: &Context<'_>, watched: &Gateway<'_, '_>, sum: &str)
 /// The client goes on while the gateway's interface comes and goes, while it is plugged in elsewhere,
 /// and while it starts anew.
 fn while_it_changes(context: &Context<'_>, watched: &Gateway<'_, '_>, sum: &str) -> Outcome {
-    let goes_on = format!("({}) > /dev/null 2>&1 < /dev/null &", attempts(1, 60));
-    as_root(context, "work", &goes_on)?;
+    let client = Restless::begin(context, "work")?;
     watched.nothing_leaks("while the interface comes and goes", || {
         let flap = "for i in $(seq 10); do ip link delete wg0; sleep 0.6; done; true";
         as_root(context, VPN, flap)
@@ -157,9 +156,7 @@ fn while_it_changes(context: &Context<'_>, watched: &Gateway<'_, '_>, sum: &str)
         context.host_ok(&["bulkhead", "kill", VPN])?;
         context.host_ok(&["bulkhead", "start", VPN]).map(drop)
     })?;
-    // It went on all the time.
-    let going = "for i in $(seq 10); do pgrep -x net-probe && exit 0; sleep 0.1; done; exit 1";
-    as_root(context, "work", going)?;
+    client.end()?;
     watched.passes("after it has started anew", sum, ALL, 6)
 }
 

@@ -3,8 +3,7 @@
 //! a directory authority that is a relay, and two more relays, which are exits.
 
 use super::capture::{
-    Capture, FAR, Gateway, Packet, as_root, attempt, attempts, end, go_behind, sees_everything,
-    until,
+    Capture, FAR, Gateway, Packet, Restless, as_root, attempt, end, go_behind, sees_everything,
 };
 use super::link::{PROBE, address, make_net_domain, serve_bytes};
 use crate::check;
@@ -99,8 +98,7 @@ fn gateway(context: &Context<'_>, capture: &Capture<'_, '_>, network: &str, sum:
     as_root(context, TOR, &format!("kill -STOP {tor}"))?;
     watched.nothing_passes("with a Tor that hangs", "work")?;
     watched.nothing_passes("with a Tor that hangs, of the gateway itself", TOR)?;
-    let goes_on = format!("({}) > /dev/null 2>&1 < /dev/null &", attempts(1, 20));
-    as_root(context, "work", &goes_on)?;
+    let client = Restless::begin(context, "work")?;
     watched.nothing_leaks("while Tor ends again and again", || {
         let end =
             "for i in $(seq 20); do kill -KILL $(pidof tor) 2> /dev/null; sleep 0.2; done; true";
@@ -117,7 +115,5 @@ fn gateway(context: &Context<'_>, capture: &Capture<'_, '_>, network: &str, sum:
     check!(counted == 2, "{TOR} does not count what it drops: {rules}");
     let forwarded = as_root(context, TOR, "cat /proc/sys/net/ipv4/ip_forward")?;
     check!(forwarded == "0\n", "{TOR} passes packets on");
-    until("work has come to its end", || {
-        Ok(as_root(context, "work", "pgrep -x net-probe || echo none")?.trim() == "none")
-    })
+    client.end()
 }
