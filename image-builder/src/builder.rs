@@ -13,7 +13,10 @@ use crate::{
     apt::Mirror,
     emulator,
     error::{Error, io},
-    initramfs::{self, Content, GUEST_FILES, INITRAMFS, Loaded, NETWORK_INITRAMFS},
+    initramfs::{
+        self, Content, DEVICES_INITRAMFS, Drivers, GUEST_FILES, INITRAMFS, Loaded,
+        NETWORK_INITRAMFS,
+    },
     kernel::{self, Kernel},
     layout::Layout,
     programs::{Profile, Programs, strip},
@@ -165,15 +168,16 @@ impl Builder {
         let kernel = self.kernel(&recipe.suite)?;
         let folder = self.layout.guest();
         // What a guest does not need would take it time and memory.
-        for (name, file, has_network) in [
-            ("guest", INITRAMFS, false),
-            ("guest-net", NETWORK_INITRAMFS, true),
+        for (name, file, drivers) in [
+            ("guest", INITRAMFS, Drivers::Basic),
+            ("guest-net", NETWORK_INITRAMFS, Drivers::Network),
+            ("guest-devices", DEVICES_INITRAMFS, Drivers::Devices),
         ] {
-            let loaded = recipe.loaded(has_network);
+            let loaded = recipe.loaded(drivers);
             let contents: Vec<Content<'_>> = present
                 .iter()
                 .zip(&built)
-                .filter(|(program, _)| has_network || !program.network)
+                .filter(|(program, _)| drivers >= Drivers::Network || !program.network)
                 .map(|(program, file)| Content {
                     path: &program.path,
                     file,
@@ -361,10 +365,11 @@ impl Builder {
         output: &Path,
     ) -> Result<(), Error> {
         let vmlinux = output.with_file_name("vmlinux");
-        let mut inputs = Inputs::new("initramfs", 3);
+        let mut inputs = Inputs::new("initramfs", 4);
         inputs
             .text("kernel", &kernel.version)
-            .text("modules", &loaded.modules.join(","));
+            .text("modules", &loaded.modules.join(","))
+            .text("bare", if loaded.bare { "yes" } else { "no" });
         if !loaded.wireless.is_empty() {
             inputs.text("wireless", &loaded.wireless.join(","));
         }

@@ -7,7 +7,7 @@ use crate::{
     cpio::CpioWriter,
     error::{Error, io},
     kernel::Kernel,
-    modules::{ModuleTree, resolve},
+    modules::{ModuleTree, bare, resolve},
 };
 
 /// Where PID 1 finds the names of the modules, one path per line, in the order to load them.
@@ -15,10 +15,23 @@ const MODULE_LIST: &str = "etc/bulkhead/modules";
 
 /// The file of an initramfs.
 pub const INITRAMFS: &str = "initramfs.cpio";
-/// That of guests with network cards or physical devices.
+/// That of guests with network cards.
 pub const NETWORK_INITRAMFS: &str = "initramfs-net.cpio";
+/// That of guests with physical devices.
+pub const DEVICES_INITRAMFS: &str = "initramfs-devices.cpio";
 /// What guests boot from, without their roots.
-pub const GUEST_FILES: [&str; 3] = ["vmlinux", INITRAMFS, NETWORK_INITRAMFS];
+pub const GUEST_FILES: [&str; 4] = ["vmlinux", INITRAMFS, NETWORK_INITRAMFS, DEVICES_INITRAMFS];
+
+/// Which drivers an initramfs has for its guests: each has all before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Drivers {
+    /// What all guests need.
+    Basic,
+    /// And for network cards.
+    Network,
+    /// And for physical devices.
+    Devices,
+}
 
 /// The word before a module that only guests with a wireless card load.
 const WIRELESS: &str = "wireless ";
@@ -30,6 +43,8 @@ pub struct Loaded {
     pub modules: Vec<String>,
     /// Where there is a wireless card.
     pub wireless: Vec<String>,
+    /// The modules go without what only takes time: see [`bare`](crate::modules::bare).
+    pub bare: bool,
 }
 
 impl Loaded {
@@ -64,6 +79,14 @@ pub fn write(
     let always = resolve(&tree, &loaded.modules)?.len();
     let all = [loaded.modules.as_slice(), &loaded.wireless].concat();
     let modules = resolve(&tree, &all)?;
+    let mut plain: Vec<(&str, Vec<u8>)> = Vec::with_capacity(always);
+    for module in modules.iter().take(always) {
+        let content = match loaded.bare {
+            true => bare(&module.content)?,
+            false => module.content.clone(),
+        };
+        plain.push((&module.path, content));
+    }
     // Drivers of wireless cards are large and many, and each guest loads a few: they stay packed.
     let wireless = modules.iter().skip(always);
     let wireless: Vec<(String, Vec<u8>)> = wireless
@@ -89,8 +112,8 @@ pub fn write(
             list.push_str(&format!("{when}/{path}\n"));
             archive.file(&path, 0o644, content)
         };
-        for module in modules.iter().take(always) {
-            put("", &module.path, &module.content)?;
+        for (path, content) in &plain {
+            put("", path, content)?;
         }
         for (path, content) in &wireless {
             put(WIRELESS, path, content)?;

@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, io};
-use crate::initramfs::Loaded;
+use crate::initramfs::{Drivers, Loaded};
 use crate::services::{self, FileRecipe, ServiceRecipe, SystemUser};
 
 /// A template: the root that application domains run from.
@@ -62,25 +62,32 @@ pub struct GuestRecipe {
     pub suite: String,
     /// Kernel modules that the agent loads; what they need is added.
     pub modules: Vec<String>,
-    /// More of them, for guests with network cards or physical devices.
+    /// More of them, for guests with network cards.
     pub network_modules: Vec<String>,
-    /// And more for those with a wireless card.
+    /// And more, for guests with physical devices.
+    pub device_modules: Vec<String>,
+    /// Those of them for guests with a wireless card.
     pub wireless_modules: Vec<String>,
     /// Our programs, built static.
     pub programs: Vec<StaticProgram>,
 }
 
 impl GuestRecipe {
-    /// What guests with or without network load.
+    /// What guests with these drivers load.
     #[must_use]
-    pub fn loaded(&self, has_network: bool) -> Loaded {
-        match has_network {
-            true => Loaded {
-                modules: [self.modules.as_slice(), &self.network_modules].concat(),
-                wireless: self.wireless_modules.clone(),
-            },
-            false => Loaded::always(&self.modules),
+    pub fn loaded(&self, drivers: Drivers) -> Loaded {
+        let mut loaded = Loaded {
+            bare: true,
+            ..Loaded::always(&self.modules)
+        };
+        if drivers >= Drivers::Network {
+            loaded.modules.extend_from_slice(&self.network_modules);
         }
+        if drivers >= Drivers::Devices {
+            loaded.modules.extend_from_slice(&self.device_modules);
+            loaded.wireless.clone_from(&self.wireless_modules);
+        }
+        loaded
     }
 }
 

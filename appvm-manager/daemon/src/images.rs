@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_protocol::DomainName;
 
+use crate::config::DomainConfig;
 use crate::{Error, Result};
 
 /// The folder of images that the image builder wrote, and the user's own templates.
@@ -27,6 +28,38 @@ pub struct GuestImages {
     pub initramfs: File,
     /// An EROFS image.
     pub root: File,
+}
+
+/// Which drivers a guest has: each of these has all before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drivers {
+    /// What all guests need.
+    Basic,
+    /// And for network cards.
+    Network,
+    /// And for physical devices.
+    Devices,
+}
+
+impl Drivers {
+    /// What a domain needs.
+    pub fn of(config: &DomainConfig) -> Self {
+        let has_cards = config.net_domain.is_some() || config.provides_network;
+        match (config.pci.is_empty(), has_cards) {
+            (false, _) => Drivers::Devices,
+            (true, true) => Drivers::Network,
+            (true, false) => Drivers::Basic,
+        }
+    }
+
+    /// The file that the image builder wrote for such guests.
+    fn initramfs(self) -> &'static str {
+        match self {
+            Drivers::Basic => "initramfs.cpio",
+            Drivers::Network => "initramfs-net.cpio",
+            Drivers::Devices => "initramfs-devices.cpio",
+        }
+    }
 }
 
 const BUILD: &str = "build the images (cargo xtask image) or give --images another folder";
@@ -119,29 +152,26 @@ impl Images {
             .join("root.erofs")
     }
 
-    /// Opens what a domain of `template` needs, one with `network` cards or physical devices more;
-    /// names the file that is missing or broken.
-    pub fn open(&self, template: &DomainName, network: bool) -> Result<GuestImages> {
+    /// Opens what a domain of `template` needs that is to have these drivers; names the file that is
+    /// missing or broken.
+    pub fn open(&self, template: &DomainName, drivers: Drivers) -> Result<GuestImages> {
         self.check_template(template)?;
-        self.open_with(&self.root_file(template), network)
+        self.open_with(&self.root_file(template), drivers)
     }
 
     /// The same with a root of the domain's own, in a folder like a template's.
-    pub fn open_own(&self, folder: &Path, network: bool) -> Result<GuestImages> {
-        self.open_with(&folder.join("root.erofs"), network)
+    pub fn open_own(&self, folder: &Path, drivers: Drivers) -> Result<GuestImages> {
+        self.open_with(&folder.join("root.erofs"), drivers)
     }
 
-    fn open_with(&self, root_file: &Path, network: bool) -> Result<GuestImages> {
+    fn open_with(&self, root_file: &Path, drivers: Drivers) -> Result<GuestImages> {
         let kernel_file = self.dir.join("guest/vmlinux");
         let kernel = open(&kernel_file)?;
         let mut magic = [0; 4];
         if (&kernel).read_exact(&mut magic).is_err() || magic != *b"\x7fELF" {
             return Err(broken(kernel_file, "it is no ELF kernel".into()));
         }
-        let initramfs_file = self.dir.join("guest").join(match network {
-            true => "initramfs-net.cpio",
-            false => "initramfs.cpio",
-        });
+        let initramfs_file = self.dir.join("guest").join(drivers.initramfs());
         let initramfs = open(&initramfs_file)?;
         if length(&initramfs, &initramfs_file)? == 0 {
             return Err(broken(initramfs_file, "it is empty".into()));
@@ -249,7 +279,7 @@ pub(crate) mod tests {
             fs::create_dir_all(dir.path().join(path)).unwrap();
         }
         fs::write(dir.path().join("guest/vmlinux"), b"\x7fELF....").unwrap();
-        for file in ["initramfs.cpio", "initramfs-net.cpio"] {
+        for file in [Drivers::Basic, Drivers::Network].map(Drivers::initramfs) {
             fs::write(dir.path().join("guest").join(file), b"070701").unwrap();
         }
         fs::write(dir.path().join("templates/apps/root.erofs"), erofs(3)).unwrap();
@@ -270,10 +300,10 @@ pub(crate) mod tests {
     fn whole_images_open_and_broken_ones_are_named() {
         let (dir, images) = folder();
         let apps: DomainName = "apps".parse().unwrap();
-        images.open(&apps, false).unwrap();
+        images.open(&apps, Drivers::Basic).unwrap();
         let root = dir.path().join("templates/apps/root.erofs");
         let fails = |expected: &str| {
-            let error = images.open(&apps, false).unwrap_err().to_string();
+            let error = images.open(&apps, Drivers::Basic).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };
         fs::write(&root, &erofs(3)[..8192]).unwrap();
@@ -285,7 +315,7 @@ pub(crate) mod tests {
         fs::write(&description, "size-bytes = 16384\n").unwrap();
         fails("template.toml says 16384");
         fs::write(&description, "name = \"apps\"\n").unwrap();
-        images.open(&apps, false).unwrap();
+        images.open(&apps, Drivers::Basic).unwrap();
         fs::write(dir.path().join("guest/vmlinux"), b"MZ").unwrap();
         fails("vmlinux: it is no ELF kernel");
         fs::remove_file(dir.path().join("guest/vmlinux")).unwrap();

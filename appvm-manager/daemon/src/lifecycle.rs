@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use crate::dirs::private_dir;
 use crate::domain::{Domain, Ended, Machine, Stage, State, now_us};
 use crate::guest::{self, Report};
+use crate::images::Drivers;
 use crate::logs::{self, Log};
 use crate::manager::Manager;
 use crate::vmm::{self, Launch};
@@ -127,11 +128,10 @@ impl Manager {
     async fn make_machine(self: &Arc<Self>, domain: &Arc<Domain>) -> Result<()> {
         let name = &domain.name;
         let config = self.store.load(name)?;
-        let network =
-            config.net_domain.is_some() || config.provides_network || !config.pci.is_empty();
+        let drivers = Drivers::of(&config);
         let images = match self.store.own_root(&config) {
-            Some(folder) => self.images.open_own(&folder, network)?,
-            None => self.images.open(&config.template, network)?,
+            Some(folder) => self.images.open_own(&folder, drivers)?,
+            None => self.images.open(&config.template, drivers)?,
         };
         self.take_devices(&config).await?;
         self.start_net_domain(&config).await?;

@@ -80,7 +80,7 @@ fn guest(limit: &str, more: &str) -> String {
     format!(
         "ulimit -l {limit}; exec timeout -s KILL 200 setpriv --reuid=1000 --regid=1000 --init-groups bulkhead-vmm run \
          --name net --memory 256M --kernel {IMAGES}/guest/vmlinux \
-         --initramfs {IMAGES}/guest/initramfs-net.cpio \
+         --initramfs {IMAGES}/guest/initramfs-devices.cpio \
          --disk {IMAGES}/templates/apps/root.erofs,ro,id=root \
          --cmdline 'console=ttyS0 quiet panic=-1 cryptomgr.notests bulkhead.name=net bulkhead.pci' \
          --vfio $card {more}"
@@ -268,7 +268,7 @@ fn in_the_guest(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
 fn by_descriptors(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
     let config = format!(
         r#"{{"name":"net","memory_mib":256,"kernel":{{"path":"{IMAGES}/guest/vmlinux"}},
-        "initramfs":{{"path":"{IMAGES}/guest/initramfs-net.cpio"}},
+        "initramfs":{{"path":"{IMAGES}/guest/initramfs-devices.cpio"}},
         "cmdline":"console=ttyS0 quiet panic=-1 cryptomgr.notests bulkhead.name=net bulkhead.pci",
         "disks":[{{"id":"root","source":{{"path":"{IMAGES}/templates/apps/root.erofs"}},"read_only":true}},
                  {{"id":"probe","source":{{"path":"probe.img"}},"read_only":true}}],
