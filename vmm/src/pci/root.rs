@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::coalesced::Coalesced;
 use super::config_space::{ConfigSpace, Identity};
 use crate::bus::BusDevice;
 
@@ -115,12 +116,29 @@ impl BusDevice for Ecam {
 pub struct ConfigPorts {
     bus: Arc<PciBus>,
     address: u32,
+    coalesced: Option<Coalesced>,
 }
 
 impl ConfigPorts {
     /// Ports for `bus`.
     pub fn new(bus: Arc<PciBus>) -> Self {
-        Self { bus, address: 0 }
+        Self {
+            bus,
+            address: 0,
+            coalesced: None,
+        }
+    }
+
+    /// With writes to the address port that come another way.
+    pub fn with_coalesced(self, coalesced: Option<Coalesced>) -> Self {
+        Self { coalesced, ..self }
+    }
+
+    /// Takes in what was written to the address port before.
+    fn catch_up(&mut self) {
+        if let Some(address) = self.coalesced.as_mut().and_then(Coalesced::last) {
+            self.address = address;
+        }
     }
 
     /// Where an access to the data port goes: an address as ECAM would have it.
@@ -135,6 +153,7 @@ impl ConfigPorts {
 
 impl BusDevice for ConfigPorts {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
+        self.catch_up();
         if offset < 4 {
             if offset == 0 && data.len() == 4 {
                 data.copy_from_slice(&self.address.to_le_bytes());
@@ -145,6 +164,7 @@ impl BusDevice for ConfigPorts {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
+        self.catch_up();
         if offset < 4 {
             if let (0, Ok(bytes)) = (offset, data.try_into()) {
                 self.address = u32::from_le_bytes(bytes);

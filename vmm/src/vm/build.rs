@@ -20,6 +20,7 @@ use crate::devices::serial::{self, SerialPort};
 use crate::exit::ExitSignal;
 use crate::irq::IrqRouter;
 use crate::memory::{self, GuestMemory};
+use crate::pci::coalesced::Coalesced;
 use crate::pci::root::{ConfigPorts, Ecam};
 use crate::vcpu::Buses;
 
@@ -75,12 +76,6 @@ pub fn build(mut prepared: Prepared) -> Result<Vm, VmError> {
         .memory
         .insert(layout::ECAM, layout::ECAM_LEN, ecam)
         .map_err(pci_layout)?;
-    let ports = Arc::new(Mutex::new(ConfigPorts::new(placed.bus)));
-    buses
-        .ports
-        .insert(u64::from(layout::PORT_PCI), 8, ports)
-        .map_err(pci_layout)?;
-
     let rsdp = acpi::write_tables(&memory, cpus, placed.high_window)
         .map_err(|error| VmError::Layout(error.to_string()))?;
     pvh::write_start_info(&memory, &kernel.cmdline, kernel.initramfs, rsdp).map_err(|source| {
@@ -90,6 +85,12 @@ pub fn build(mut prepared: Prepared) -> Result<Vm, VmError> {
         }
     })?;
     let vcpus = create_vcpus(&vm, cpus, &shared_cpuid, kernel.entry)?;
+    let coalesced = vcpus.first().and_then(|vcpu| Coalesced::begin(&vm, vcpu));
+    let ports = ConfigPorts::new(placed.bus).with_coalesced(coalesced);
+    buses
+        .ports
+        .insert(u64::from(layout::PORT_PCI), 8, Arc::new(Mutex::new(ports)))
+        .map_err(pci_layout)?;
     stages.reached("processors made");
     Ok(Vm {
         name,
