@@ -126,6 +126,7 @@ pub trait Network {
     fn disconnect_wifi(&self, name: &str) -> zbus::Result<(Dict, Vec<Dict>)>;
     fn forget_wifi(&self, name: &str, ssid: &str) -> zbus::Result<(Dict, Vec<Dict>)>;
     fn get_firewall(&self, name: &str) -> zbus::Result<(Vec<Dict>, Dict)>;
+    fn settle_firewall(&self, name: &str) -> zbus::Result<(String, String)>;
     fn add_firewall_rule(&self, name: &str, rule: &str, before: u32) -> zbus::Result<u32>;
     fn remove_firewall_rules(&self, name: &str, numbers: &[u32]) -> zbus::Result<()>;
 }

@@ -11,6 +11,7 @@ use crate::output;
 
 pub async fn firewall(args: args::Firewall) -> Result<u8, Error> {
     let name = args.name.as_str();
+    let is_change = args.action.is_some();
     match args.action {
         None => {}
         Some(FirewallAction::Add { rule, before }) => {
@@ -39,7 +40,23 @@ pub async fn firewall(args: args::Firewall) -> Result<u8, Error> {
     } else {
         output::bytes(describe(&firewall).as_bytes())?;
     }
+    if is_change {
+        settle(name).await?;
+    }
     Ok(0)
+}
+
+/// Waits until what was changed counts.
+async fn settle(name: &str) -> Result<(), Error> {
+    let (net, problem) = network().await?.settle_firewall(name).await?;
+    if problem.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Other(format!(
+        "this is written down, but `{net}` does not do so: {problem}; what it did before may still count. \
+         Once it can, `bulkhead firewall {name}` with any change tells it again; \
+         `bulkhead kill {net}` cuts `{name}` off"
+    )))
 }
 
 async fn set(name: &str, settings: &[(&str, &str)]) -> Result<(), Error> {

@@ -232,6 +232,8 @@ fn a_client_brings_its_network_domain_and_holds_it() {
     // No program sets up cards here: the domain runs all the same, and it is said why.
     let problem = port(&machine, "work", "card")["problem"].to_string();
     assert!(problem.contains("its network is not set up"), "{problem}");
+    let error = machine.fails(1, &["firewall", "work", "default", "drop"]);
+    assert!(error.contains("`net` does not do so"), "{error}");
     let error = machine.fails(1, &["stop", "net"]);
     assert!(error.contains("`work`, which run"), "{error}");
     machine.ok(&["kill", "net"]);

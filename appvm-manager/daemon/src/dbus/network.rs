@@ -122,6 +122,18 @@ impl Network {
         Ok((rules, rest))
     }
 
+    /// Waits until the network domain of a domain that runs was told what this one may reach now.
+    /// Where that failed, the network domain and why; two empty texts otherwise.
+    #[zbus(out_args("net_domain", "problem"))]
+    async fn settle_firewall(&self, name: &str) -> Result<(String, String)> {
+        let problem = self.manager.settle_network(&name.parse()?).await;
+        let (name, problem) = problem.unzip();
+        Ok((
+            name.map(|name| name.to_string()).unwrap_or_default(),
+            problem.unwrap_or_default(),
+        ))
+    }
+
     /// Adds a rule before the one of a number, or with 0 behind all. Rules that have ended go. Gives
     /// its number.
     #[zbus(out_args("number"))]

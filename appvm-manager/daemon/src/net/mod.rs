@@ -72,6 +72,8 @@ struct Guest {
     ready: bool,
     /// Why its network is not as it should be.
     problem: String,
+    /// What it was told last, whether it did so or not.
+    told: Option<Config>,
     /// Held by whoever tells it something.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -176,6 +178,13 @@ fn cable() -> Result<(OwnedFd, OwnedFd)> {
     Ok((links, cards))
 }
 
+/// Whether a guest is told what it was told before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    Always,
+    IfNew,
+}
+
 type Started = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 impl Manager {
@@ -221,6 +230,7 @@ impl Manager {
             policy: config.firewall(),
             ready: false,
             problem: String::new(),
+            told: None,
             turn: Arc::default(),
         };
         self.net.guests().insert(number, guest);
@@ -301,8 +311,23 @@ impl Manager {
         }
     }
 
+    /// Waits until the network domain of a domain that runs was told what holds now. Its trouble with
+    /// that, if it has any.
+    pub async fn settle_network(&self, name: &DomainName) -> Option<(DomainName, String)> {
+        let number = self.net.number_of(name)?;
+        let upstream = self.net.guests().get(&number)?.upstream?;
+        self.tell_guest(upstream, Telling::IfNew).await;
+        let guests = self.net.guests();
+        let guest = guests.get(&upstream)?;
+        (!guest.problem.is_empty()).then(|| (guest.name.clone(), guest.problem.clone()))
+    }
+
     /// Tells a guest everything about its network, as it is when its turn comes.
     async fn tell_guest_of_network(&self, number: Number) {
+        self.tell_guest(number, Telling::Always).await;
+    }
+
+    async fn tell_guest(&self, number: Number, telling: Telling) {
         let turn = self
             .net
             .guests()
@@ -315,6 +340,12 @@ impl Manager {
         let Some((name, vsock, config)) = described else {
             return;
         };
+        if let Some(guest) = self.net.guests().get_mut(&number) {
+            if telling == Telling::IfNew && guest.told.as_ref() == Some(&config) {
+                return;
+            }
+            guest.told = Some(config.clone());
+        }
         let problem = match guest::configure(vsock, &config).await {
             Ok(()) => String::new(),
             Err(error) => format!("its network is not set up: {error}"),
@@ -345,6 +376,7 @@ mod tests {
             policy: Policy::default(),
             ready: true,
             problem: String::new(),
+            told: None,
             turn: Arc::default(),
         }
     }

@@ -89,9 +89,11 @@ impl Manager {
         if devices_before != new.pci {
             self.devices_changed();
         }
-        if old.is_some_and(|old| old.firewall() != new.firewall()) {
-            let (manager, new) = (self.clone(), new.clone());
-            tokio::spawn(async move { manager.firewall_changed(&new).await });
+        if old.is_some_and(|old| old.firewall() != new.firewall())
+            && let Some(upstream) = self.firewall_changed(new)
+        {
+            let manager = self.clone();
+            tokio::spawn(async move { manager.tell_guest_of_network(upstream).await });
         }
         if old.is_some_and(|old| old.net_domain != new.net_domain) {
             let (manager, new) = (self.clone(), new.clone());
@@ -103,22 +105,13 @@ impl Manager {
         }
     }
 
-    /// Tells the network domain of a running domain that it may reach something else now.
-    async fn firewall_changed(&self, config: &DomainConfig) {
-        let upstream = {
-            let Some(number) = self.net.number_of(&config.name) else {
-                return;
-            };
-            let mut guests = self.net.guests();
-            let Some(guest) = guests.get_mut(&number) else {
-                return;
-            };
-            guest.policy = config.firewall();
-            guest.upstream
-        };
-        if let Some(upstream) = upstream {
-            self.tell_guest_of_network(upstream).await;
-        }
+    /// A running domain may reach something else now. The network domain that is to be told.
+    fn firewall_changed(&self, config: &DomainConfig) -> Option<Number> {
+        let number = self.net.number_of(&config.name)?;
+        let mut guests = self.net.guests();
+        let guest = guests.get_mut(&number)?;
+        guest.policy = config.firewall();
+        guest.upstream
     }
 
     /// Lets the card of a running domain lead to its network domain, which is started if need be.
