@@ -1,7 +1,7 @@
 //! Roots from Debian packages: mmdebstrap fills a folder, and a hook inside its namespace writes
 //! the EROFS file. As root it works in place; a plain user needs a subuid range (package `uidmap`).
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use crate::{
     SOURCE_DATE_EPOCH,
@@ -149,7 +149,7 @@ pub fn build(spec: &RootSpec<'_>, mirror: &Mirror, output: &Path) -> Result<(), 
     let made = work.path().join("root");
     let made_apps = work.path().join("apps");
 
-    let mut command = program("mmdebstrap", "mmdebstrap")?;
+    let mut command = debootstrap(is_root)?;
     command
         .env("SOURCE_DATE_EPOCH", SOURCE_DATE_EPOCH.to_string())
         .env("BULKHEAD_ROOT_OUTPUT", &made)
@@ -189,6 +189,29 @@ pub fn build(spec: &RootSpec<'_>, mirror: &Mirror, output: &Path) -> Result<(), 
         publish_folder(&made_apps, &applications(output))?;
     }
     publish(&made, output)
+}
+
+/// mmdebstrap. As root it mounts `/proc`, `/sys` and `/dev` in the folder that it fills, and where it is
+/// killed it leaves them there, for whoever then deletes the folder; in a namespace of its own they go
+/// with it.
+fn debootstrap(is_root: bool) -> Result<Command, Error> {
+    const OWN_MOUNTS: [&str; 3] = ["--mount", "--propagation", "private"];
+    let debootstrap = program("mmdebstrap", "mmdebstrap")?;
+    if !is_root {
+        // It makes a namespace itself.
+        return Ok(debootstrap);
+    }
+    let mut own = program("unshare", "util-linux")?;
+    own.args(OWN_MOUNTS);
+    let mut probe = program("unshare", "util-linux")?;
+    // In a container root may not; mmdebstrap then mounts nothing either.
+    match run(probe.args(OWN_MOUNTS).arg("true"), "trying a namespace") {
+        Ok(_) => {
+            own.arg("--").arg(debootstrap.get_program());
+            Ok(own)
+        }
+        Err(_) => Ok(debootstrap),
+    }
 }
 
 /// Copies a finished folder to its place: a subordinate user may own the one we have.
