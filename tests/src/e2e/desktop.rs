@@ -137,7 +137,7 @@ impl<'a> Desktop<'a> {
         &self,
         what: &str,
         timeout: Duration,
-        probe: impl Fn() -> Result<Option<T>, Failure>,
+        mut probe: impl FnMut() -> Result<Option<T>, Failure>,
     ) -> Result<T, Failure> {
         let start = Instant::now();
         loop {

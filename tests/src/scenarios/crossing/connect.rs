@@ -1,10 +1,13 @@
 //! A port of one domain leads to another's where the policy or the user's command say so. No domain has a
 //! network card here, and the host has no part in it but to relay calls.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use crate::check;
 use crate::e2e::context::{Background, Context};
+use crate::e2e::desktop::Desktop;
 use crate::e2e::{Failure, Outcome, Place, Scenario};
 use crate::scenarios::net::link::{PROBE, nothing_on_the_host};
 
@@ -40,6 +43,7 @@ fn run(context: &Context<'_>) -> Outcome {
     let sum = context.guest_ok("personal", &["sh", "-c", &make])?;
     let servers = serve(context)?;
     refused(context)?;
+    by_question(context, &sum)?;
 
     let files = Command::start(context, FILES, FILES)?;
     whole(context, FILES, &sum)?;
@@ -179,6 +183,36 @@ fn refused(context: &Context<'_>) -> Outcome {
         "a rule against it: {} {told}",
         output.status
     );
+    policy(context, "")
+}
+
+/// Where the policy says so the user is asked, for each connection.
+fn by_question(context: &Context<'_>, sum: &str) -> Outcome {
+    policy(context, "bulkhead.ConnectTcp +7000 work personal ask")?;
+    let desktop = Desktop::new(context);
+    let call = "bulkhead-rpc personal bulkhead.ConnectTcp+7000 < /dev/null > /tmp/asked; \
+                sha256sum < /tmp/asked > /tmp/asked-sum";
+    let mut calling = context.spawn_in("work", &["sh", "-c", call])?;
+    let question = desktop.wait("a question", Duration::from_secs(30), || {
+        let text = context.host_ok(&["bulkhead", "ask", "list", "--json"])?;
+        let asks: Value = serde_json::from_str(&text)?;
+        Ok(asks.as_array().and_then(|all| all.first()).cloned())
+    })?;
+    // The dialog takes no answer in its first moments.
+    std::thread::sleep(Duration::from_secs(3));
+    desktop.screenshot("question")?;
+    check!(
+        question["source"] == "work" && question["argument"] == "7000",
+        "the question: {question}"
+    );
+    let before = context.guest_ok("work", &["sh", "-c", "wc -c < /tmp/asked"])?;
+    check!(before.trim() == "0", "{before} bytes came before the yes");
+    context.host_ok(&["bulkhead", "ask", "allow", &question["id"].to_string()])?;
+    desktop.wait("the end of the call", Duration::from_secs(60), || {
+        Ok(calling.ended().then_some(()))
+    })?;
+    let got = context.guest_ok("work", &["cat", "/tmp/asked-sum"])?;
+    check!(got == sum, "after the yes came {got}, not {sum}");
     policy(context, "")
 }
 

@@ -34,7 +34,9 @@ pub(super) const CARD: &str = "set -e; cd /tmp; \
     group=$(basename $(readlink $device/iommu_group || echo none)); ";
 
 fn run(context: &OwnHostContext<'_>) -> Outcome {
-    let machine = Machine::boot(&with_iommu(context, NETWORK))?;
+    let mut options = with_iommu(context, NETWORK);
+    behind_one_bridge(&mut options);
+    let machine = Machine::boot(&options)?;
     refused_before(context, &machine)?;
     bind(context, &machine)?;
     refused_after(context, &machine)?;
@@ -42,6 +44,7 @@ fn run(context: &OwnHostContext<'_>) -> Outcome {
     by_descriptors(context, &machine)?;
     given_back(context, &machine)?;
     without_reset(context, &machine)?;
+    with_neighbour(context, &machine)?;
     machine.power_off()?;
     without_iommu(context)
 }
@@ -307,6 +310,34 @@ fn without_reset(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
         rng,
         "unlimited",
         &["cannot be reset"],
+    )
+}
+
+/// Two devices that the IOMMU cannot tell apart, since an old bridge is before them.
+fn behind_one_bridge(options: &mut BootOptions) {
+    for device in [
+        "pcie-root-port,id=oldport,chassis=10,addr=0x1b",
+        "pcie-pci-bridge,id=old,bus=oldport",
+        "pci-testdev,bus=old,addr=1",
+        "pci-testdev,bus=old,addr=2",
+    ] {
+        add(options, "-device", device);
+    }
+}
+
+fn with_neighbour(context: &OwnHostContext<'_>, machine: &Machine) -> Outcome {
+    let first = "all=$(grep -l 0x1b36 /sys/bus/pci/devices/*/vendor | xargs -n 1 dirname | \
+             while read d; do grep -q 0x0005 $d/device && basename $d || true; done); \
+         set -- $all; test $# = 2; card=$1; device=/sys/bus/pci/devices/$card; \
+         echo vfio-pci > $device/driver_override; echo $card > /sys/bus/pci/drivers_probe; \
+         chown 1000 /dev/vfio/$(basename $(readlink $device/iommu_group));";
+    refused(
+        context,
+        machine,
+        "shared-group",
+        first,
+        "unlimited",
+        &["cannot be kept apart from 0000:", "into another slot"],
     )
 }
 

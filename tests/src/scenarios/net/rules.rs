@@ -229,7 +229,11 @@ fn rules(context: &Context<'_>) -> Outcome {
 
 /// A firewall domain that does not do as it is told is no secret.
 fn not_taken(context: &Context<'_>) -> Outcome {
-    root(context, FIREWALL, "mv /usr/sbin/nft /usr/sbin/no-nft")?;
+    root(
+        context,
+        FIREWALL,
+        "cd /usr/sbin; mv nft no-nft; cp /bin/false nft",
+    )?;
     let add = [
         "bulkhead",
         "firewall",
@@ -239,7 +243,7 @@ fn not_taken(context: &Context<'_>) -> Outcome {
         "proto=icmp",
     ];
     context.host_fails(&add, &format!("`{FIREWALL}` does not do so"))?;
-    root(context, FIREWALL, "mv /usr/sbin/no-nft /usr/sbin/nft")?;
+    root(context, FIREWALL, "cd /usr/sbin; mv no-nft nft")?;
     firewall(context, "work", &["remove", "1"]).map(drop)
 }
 
