@@ -560,4 +560,21 @@ fn a_question_is_answered_on_purpose_only() {
     copying.kill().unwrap();
     copying.wait().unwrap();
     desktop.wait("the end of the question", || !desktop.shows(ASK));
+
+    // Of another kind: a port instead of files.
+    let policy = desktop.folder.path().join("config/bulkhead/policy.d");
+    fs::create_dir_all(&policy).unwrap();
+    let rule = "bulkhead.ConnectTcp +8080 work personal ask\n";
+    fs::write(policy.join("30-user.policy"), rule).unwrap();
+    let mut connecting = Command::new(desktop.bin.join("bulkhead-rpc"))
+        .args(["personal", "bulkhead.ConnectTcp+8080"])
+        .env("BULKHEAD_CALL_SOCKET", &socket)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    desktop.wait("the question", || desktop.shows(ASK));
+    thread::sleep(Duration::from_millis(1500));
+    desktop.picture("10-port");
+    desktop.key(ESCAPE);
+    assert_eq!(connecting.wait().unwrap().code(), Some(126));
 }

@@ -198,9 +198,6 @@ fn by_question(context: &Context<'_>, sum: &str) -> Outcome {
         let asks: Value = serde_json::from_str(&text)?;
         Ok(asks.as_array().and_then(|all| all.first()).cloned())
     })?;
-    // The dialog takes no answer in its first moments.
-    std::thread::sleep(Duration::from_secs(3));
-    desktop.screenshot("question")?;
     check!(
         question["source"] == "work" && question["argument"] == "7000",
         "the question: {question}"
