@@ -290,8 +290,25 @@ fn wireless(context: &Context<'_>) -> Outcome {
         network(&state, SSID)?["untrusted_known"] == false,
         "a forgotten network is known: {state}"
     );
+    at_a_terminal(context)?;
     firmware(context)?;
     secret(context)
+}
+
+/// A person is asked for the passphrase, which the terminal does not show.
+fn at_a_terminal(context: &Context<'_>) -> Outcome {
+    let script = format!(
+        "cd /tmp; (for i in $(seq 300); do grep -qs 'Passphrase of' shown && break; sleep 0.1; done; \
+         sleep 0.5; printf '{PASSPHRASE}\\r') | \
+         script -qefc \"bulkhead net wifi {NET} connect '{SSID}'\" shown > /dev/null; \
+         status=$?; cat shown; exit $status"
+    );
+    let shown = context.host_ok(&["sh", "-c", &script])?;
+    check!(
+        shown.contains(&format!("Passphrase of {SSID}:")) && !shown.contains(PASSPHRASE),
+        "the terminal shows: {shown}"
+    );
+    leased(context, true).map(drop)
 }
 
 /// A driver that asks for firmware in vain is told of, by its own words in the kernel's log.
