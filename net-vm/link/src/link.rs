@@ -1,8 +1,9 @@
 //! The loop: one thread, nothing that waits, no memory for a packet.
 //!
-//! Sockets tell once that they have become readable ([`EventFlags::ET`]); the loop then goes round
-//! all that are, a few packets each. A client whose trunk is full is not read; a client that does
-//! not keep up loses frames and holds nobody.
+//! The loop goes round all ports that have packets, a few each, and then wakes the cards that sleep and
+//! have something to do now, each once. As long as there is work it looks into the rings by itself; before
+//! it sleeps it asks all cards that had nothing to wake it. A client whose trunk is full is not read; a
+//! client that does not keep up loses frames and holds nobody.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,8 +16,8 @@ use rustix::io::Errno;
 
 use crate::frame::BUFFER_BYTES;
 use crate::packets;
-use crate::port::{Flow, Port, Received};
-use crate::ports::{Entry, Id, Ports, Side};
+use crate::port::{Flow, Gone, Port};
+use crate::ports::{Entry, Id, MAX_PORTS, Ports, Side};
 use crate::reason::Reason;
 use crate::switch::{self, Passed};
 
@@ -24,12 +25,13 @@ use crate::switch::{self, Passed};
 const CLIENT_TURN: usize = 16;
 /// Packets taken from a trunk, which has all its clients to serve.
 const TRUNK_TURN: usize = 64;
+/// Bytes after which a turn ends as well: cards that sleep are woken between turns, and what they have to
+/// make room for must not be all that a ring holds.
+const TURN_BYTES: usize = 128 * 1024;
 /// Events taken from the kernel at once.
 const EVENTS: usize = 128;
 const CONTROL: u64 = u64::MAX;
-const ALWAYS: EventFlags = EventFlags::IN
-    .union(EventFlags::RDHUP)
-    .union(EventFlags::ET);
+const ALWAYS: EventFlags = EventFlags::IN.union(EventFlags::RDHUP);
 
 /// All ports, the manager's socket, and the loop.
 #[derive(Debug)]
@@ -38,6 +40,10 @@ pub struct Link {
     pub(crate) ports: Ports,
     /// Ports that wait for their rate.
     sleeping: Vec<Id>,
+    /// Ports that had nothing when they were last looked at, and were not asked to wake the loop.
+    idle: Vec<Id>,
+    /// Ports whose cards may sleep although there is something for them to do.
+    touched: Vec<Id>,
     buffer: Box<[u8]>,
     control: OwnedFd,
     control_buffer: Box<[u8]>,
@@ -65,6 +71,8 @@ impl Link {
             epoll,
             ports: Ports::default(),
             sleeping: Vec::new(),
+            idle: Vec::with_capacity(MAX_PORTS),
+            touched: Vec::with_capacity(MAX_PORTS),
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             control,
             control_buffer: vec![0; packets::MAX_BYTES].into_boxed_slice(),
@@ -97,6 +105,8 @@ impl Link {
             }
             self.wake(now);
             busy = self.round(now);
+            self.wake_cards();
+            busy |= self.look_again(busy, now);
         }
     }
 
@@ -188,6 +198,8 @@ impl Link {
             self.ports.remove(id);
             return Err(error.into());
         }
+        // What came before this link did.
+        self.has_packets(id);
         match side {
             Side::Trunk(_) => {
                 self.flush(id, now);
@@ -210,7 +222,9 @@ impl Link {
             return false;
         };
         let _ = epoll::delete(&self.epoll, &entry.port);
-        self.sleeping.retain(|other| *other != id);
+        for list in [&mut self.sleeping, &mut self.idle, &mut self.touched] {
+            list.retain(|other| *other != id);
+        }
         let stats = entry.port.stats();
         tracing::info!(
             port = entry.name,
@@ -249,23 +263,24 @@ impl Link {
         if let Some(entry) = self.ports.get_mut(id) {
             let flow = entry.port.flush(now);
             self.follow(id, flow, now);
+            self.touch(id);
         }
     }
 
     /// Waits for what a port waits for.
-    fn follow(&mut self, id: Id, flow: Flow, now: Instant) {
+    fn follow(&mut self, id: Id, flow: Result<Flow, Gone>, now: Instant) {
         let watch = match flow {
-            Flow::AsBefore => return,
-            Flow::Gone => {
-                self.remove(id, "its other end is closed", now);
-                return;
-            }
-            Flow::Later(time) => {
+            Ok(Flow::AsBefore) => return,
+            Ok(Flow::Later(time)) => {
                 self.sleep(id, time);
                 false
             }
-            Flow::Full => true,
-            Flow::Free => false,
+            Ok(Flow::Untold) => true,
+            Ok(Flow::Full | Flow::Free) => false,
+            Err(gone) => {
+                self.lose(id, gone, now);
+                return;
+            }
         };
         let Some(entry) = self
             .ports
@@ -285,6 +300,11 @@ impl Link {
             tracing::warn!(port = entry.name, %error, "cannot be watched");
             self.remove(id, "it cannot be watched", now);
         }
+    }
+
+    /// Removes a port that cannot be one any more.
+    fn lose(&mut self, id: Id, gone: impl Into<Gone>, now: Instant) {
+        self.remove(id, &gone.into().to_string(), now);
     }
 
     fn sleep(&mut self, id: Id, time: Instant) {
@@ -333,17 +353,88 @@ impl Link {
             .union(EventFlags::RDHUP)
             .union(EventFlags::ERR);
         if flags.intersects(end) {
-            self.remove(id, "its other end is closed", now);
+            self.lose(id, Gone::Closed, now);
             return;
         }
-        if flags.contains(EventFlags::IN)
-            && let Some(entry) = self.ports.get_mut(id)
-        {
+        let Some(entry) = self.ports.get_mut(id) else {
+            return;
+        };
+        if flags.contains(EventFlags::IN) {
+            if let Err(gone) = entry.port.listen() {
+                self.lose(id, gone, now);
+                return;
+            }
+            self.has_packets(id);
+        }
+        // There is room in its ring, or in its socket.
+        self.flush(id, now);
+    }
+
+    /// A port may have packets.
+    fn has_packets(&mut self, id: Id) {
+        if let Some(entry) = self.ports.get_mut(id) {
             entry.readable = true;
             self.queue(id);
         }
-        if flags.contains(EventFlags::OUT) {
-            self.flush(id, now);
+    }
+
+    /// A port has no packets now.
+    fn has_none(&mut self, id: Id) {
+        if let Some(entry) = self.ports.get_mut(id) {
+            entry.readable = false;
+            if !entry.idle {
+                entry.idle = true;
+                self.idle.push(id);
+            }
+        }
+    }
+
+    /// Looks into the rings of those that had nothing. If the loop is about to sleep otherwise, they are to
+    /// wake it. True if somebody has something.
+    fn look_again(&mut self, busy: bool, now: Instant) -> bool {
+        let mut found = false;
+        let mut at = 0;
+        while let Some(&id) = self.idle.get(at) {
+            let looked = self.ports.get_mut(id).map(|entry| match busy {
+                true => entry.port.has_packets(),
+                false => entry.port.wait_for_packets(),
+            });
+            if busy && looked == Some(Ok(false)) {
+                at += 1;
+                continue;
+            }
+            self.idle.swap_remove(at);
+            if let Some(entry) = self.ports.get_mut(id) {
+                entry.idle = false;
+            }
+            match looked {
+                Some(Ok(true)) => {
+                    self.has_packets(id);
+                    found = true;
+                }
+                Some(Err(broken)) => self.lose(id, broken, now),
+                Some(Ok(false)) | None => {}
+            }
+        }
+        found
+    }
+
+    /// There is something to do for a port's card: packets to take, or room for more.
+    fn touch(&mut self, id: Id) {
+        if let Some(entry) = self.ports.get_mut(id)
+            && !entry.touched
+        {
+            entry.touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    fn wake_cards(&mut self) {
+        for id in self.touched.drain(..) {
+            if let Some(entry) = self.ports.get_mut(id) {
+                entry.touched = false;
+                entry.port.wake();
+            }
         }
     }
 
@@ -382,7 +473,11 @@ impl Link {
         let Some((id, _)) = self.trunk_of(network) else {
             return false;
         };
+        let mut bytes = 0;
         for _ in 0..TRUNK_TURN {
+            if bytes >= TURN_BYTES {
+                break;
+            }
             let Some(entry) = self.ports.get_mut(id).filter(|entry| entry.readable) else {
                 return false;
             };
@@ -390,16 +485,18 @@ impl Link {
                 return false;
             };
             let length = match entry.port.receive(&mut self.buffer) {
-                Received::Packet(length) => length,
-                Received::Nothing => {
-                    entry.readable = false;
+                Ok(Some(length)) => length,
+                Ok(None) => {
+                    self.has_none(id);
                     return false;
                 }
-                Received::End => {
-                    self.remove(id, "its other end is closed", now);
+                Err(broken) => {
+                    self.lose(id, broken, now);
                     return false;
                 }
             };
+            bytes += length;
+            self.touch(id);
             match self.decide_from_trunk(network, trunk, length) {
                 Ok((client, passed)) => self.deliver(client, &passed, now),
                 Err(reason) => {
@@ -437,6 +534,7 @@ impl Link {
         if let Some(entry) = self.ports.get_mut(id) {
             let flow = entry.port.offer(packet, passed.wire_bytes, now);
             self.follow(id, flow, now);
+            self.touch(id);
         }
     }
 
@@ -471,7 +569,11 @@ impl Link {
     }
 
     fn client_turn(&mut self, network: usize, id: Id, now: Instant) -> Turn {
+        let mut bytes = 0;
         for taken in 0..CLIENT_TURN {
+            if bytes >= TURN_BYTES {
+                break;
+            }
             let trunk = match self.trunk_of(network) {
                 Some((_, entry)) if entry.port.is_blocked() => return Turn::Blocked(taken),
                 Some((trunk, entry)) => match entry.side {
@@ -491,16 +593,17 @@ impl Link {
                 return Turn::Done;
             }
             let length = match entry.port.receive(&mut self.buffer) {
-                Received::Packet(length) => length,
-                Received::Nothing => {
-                    entry.readable = false;
+                Ok(Some(length)) => length,
+                Ok(None) => {
+                    self.has_none(id);
                     return Turn::Done;
                 }
-                Received::End => {
-                    self.remove(id, "its other end is closed", now);
+                Err(broken) => {
+                    self.lose(id, broken, now);
                     return Turn::Done;
                 }
             };
+            bytes += length;
             let passed = match &trunk {
                 Some((_, rules)) => switch::to_trunk(&client, rules, &mut self.buffer, length),
                 None => Err(Reason::NoTrunk),
@@ -516,6 +619,7 @@ impl Link {
                     entry.port.refuse(reason);
                 }
             }
+            self.touch(id);
         }
         Turn::More
     }

@@ -82,10 +82,13 @@ pub const NET_SOCKET_BYTES: usize = 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetConfig {
-    /// A connected `SOCK_SEQPACKET` socket, already open in the VMM's process. Each packet is a
-    /// `virtio_net_hdr_v1` (12 bytes) and a frame; one of a single byte from the other side says
-    /// whether something is plugged in (1) or not (0).
+    /// A connected `SOCK_SEQPACKET` socket, already open in the VMM's process. A packet of a single byte
+    /// from the other side says whether something is plugged in (1) or not (0). Without a `ring` each
+    /// other packet is a `virtio_net_hdr_v1` (12 bytes) and a frame.
     pub socket: i32,
+    /// Memory through which packets go instead, already open as well (`bulkhead_ring`).
+    #[serde(default)]
+    pub ring: Option<i32>,
     /// The card's hardware address.
     pub mac: String,
     /// The longest packet of its network, in bytes: 68 to 65,521.
