@@ -31,7 +31,7 @@ impl Consumer {
         let load = |index| memory.index(direction, index).load(Ordering::Acquire);
         let (produced, consumed) = (load(Index::Produced), load(Index::Consumed));
         between(consumed, consumed, produced)?;
-        if consumed % crate::ALIGN != 0 {
+        if !consumed.is_multiple_of(crate::ALIGN) {
             let (ours, theirs) = (consumed, produced);
             return Err(Broken::Index { ours, theirs });
         }

@@ -65,7 +65,7 @@ const fn record_bytes(length: usize) -> u64 {
 /// How much lies between a reader and a writer.
 fn between(ours: u64, read: u64, written: u64) -> Result<u64, Broken> {
     let waiting = written.wrapping_sub(read);
-    if waiting <= RING_BYTES as u64 && waiting % ALIGN == 0 {
+    if waiting <= RING_BYTES as u64 && waiting.is_multiple_of(ALIGN) {
         Ok(waiting)
     } else {
         let theirs = if ours == read { written } else { read };

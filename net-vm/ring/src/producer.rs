@@ -35,7 +35,7 @@ impl Producer {
         let load = |index| memory.index(direction, index).load(Ordering::Acquire);
         let (produced, consumed) = (load(Index::Produced), load(Index::Consumed));
         between(produced, consumed, produced)?;
-        if produced % crate::ALIGN != 0 {
+        if !produced.is_multiple_of(crate::ALIGN) {
             let (ours, theirs) = (produced, consumed);
             return Err(Broken::Index { ours, theirs });
         }

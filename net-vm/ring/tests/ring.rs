@@ -75,9 +75,7 @@ fn packets_go_both_ways_and_can_be_read_in_parts() {
     assert_eq!(link.incoming.copy(usize::MAX, &mut part), 0);
     link.incoming.drop_next();
     // What is not finished is not sent, and what there was no room asked for is left out.
-    let mut filling = card.outgoing.begin(9).unwrap().unwrap();
-    filling.put(b"given up");
-    drop(filling);
+    card.outgoing.begin(9).unwrap().unwrap().put(b"given up");
     let mut filling = card.outgoing.begin(3).unwrap().unwrap();
     filling.put(b"ab");
     filling.put(b"cd");
