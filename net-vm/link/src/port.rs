@@ -23,9 +23,6 @@ const CLIENT_PACKETS: usize = 256;
 /// Bytes that do: some frames that are to be segmented, of which losing one costs much.
 const CLIENT_BYTES: usize = 1024 * 1024;
 
-/// Packets of a socket taken at once; a card that sends more wakes the loop again.
-const WAKES_AT_ONCE: usize = 16;
-
 /// A card's cable: its rings, and one end of a connected `SOCK_SEQPACKET` socket.
 #[derive(Debug)]
 pub struct Cable {
@@ -137,27 +134,24 @@ impl Port {
             .and_then(|bucket| bucket.wait(now))
     }
 
-    /// Takes what the socket says: only that there is something in the rings.
+    /// Takes one packet of the socket, which says only that there is something in the rings. Where there are
+    /// more, the socket stays ready, and a card that sends no end of them holds nobody.
     pub fn listen(&mut self) -> Result<(), Gone> {
         self.cable.ring.incoming.awake();
-        for _ in 0..WAKES_AT_ONCE {
-            let mut untrusted_bytes = [0; 2];
-            // Descriptors that come along are closed by the kernel: there is no room for them.
-            match recv(
-                &self.cable.socket,
-                &mut untrusted_bytes,
-                RecvFlags::DONTWAIT,
-            ) {
-                // An empty packet looks the same, and no card sends one.
-                Ok((_, 0)) => return Err(Gone::Closed),
-                Ok((_, 1)) if untrusted_bytes == [WAKE, 0] => {}
-                Ok(_) => return Err(Gone::Talks),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(()),
-                Err(_) => return Err(Gone::Closed),
-            }
+        let mut untrusted_bytes = [0; 2];
+        // Descriptors that come along are closed by the kernel: there is no room for them.
+        match recv(
+            &self.cable.socket,
+            &mut untrusted_bytes,
+            RecvFlags::DONTWAIT,
+        ) {
+            // An empty packet looks the same, and no card sends one.
+            Ok((_, 0)) => Err(Gone::Closed),
+            Ok((_, 1)) if untrusted_bytes == [WAKE, 0] => Ok(()),
+            Ok(_) => Err(Gone::Talks),
+            Err(Errno::INTR | Errno::AGAIN) => Ok(()),
+            Err(_) => Err(Gone::Closed),
         }
-        Ok(())
     }
 
     /// Takes one packet behind the headroom of `buffer`, and says how long it is; none where there is none

@@ -13,10 +13,6 @@ use super::port::{Channel, Found, Next, Sent, Wants, cable, receive};
 use crate::devices::virtio::buffers::{BadBuffer, Buffers};
 use crate::memory::GuestMemory;
 
-/// Packets of the socket taken before the ring is looked at again: a link that sends no end of them is
-/// not to hold the thread.
-const AT_ONCE: usize = 64;
-
 /// The rings, and the socket beside them.
 pub struct Ring {
     socket: OwnedFd,
@@ -108,28 +104,22 @@ impl Channel for Ring {
     }
 
     fn next(&mut self) -> Next {
-        for _ in 0..AT_ONCE {
-            if !self.is_ready {
-                break;
-            }
+        // One at a time: where there are more, the socket stays ready, and a link that sends no end of them
+        // does not hold the thread.
+        if std::mem::take(&mut self.is_ready) {
             let mut untrusted_byte = [0];
             match receive(&self.socket, &mut untrusted_byte) {
-                Ok(Some(0)) => {
-                    self.ends = None;
-                    return Next::End;
-                }
-                // A longer one is not for us.
+                Ok(Some(0)) => self.ends = None,
                 Ok(Some(1)) => {
                     if let Some(plugged) = cable(untrusted_byte[0]) {
                         return Next::Cable(plugged);
                     }
                 }
-                Ok(Some(_)) => {}
-                Ok(None) => self.is_ready = false,
+                // Nothing, or what is not for us.
+                Ok(_) => {}
                 Err(error) => {
                     tracing::info!(%error, "net: the link");
                     self.ends = None;
-                    return Next::End;
                 }
             }
         }
