@@ -24,4 +24,5 @@ pub mod reason;
 pub mod sandbox;
 pub mod stats;
 pub mod switch;
+mod turns;
 mod wire;

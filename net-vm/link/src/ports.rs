@@ -118,8 +118,9 @@ pub struct Entry {
     pub readable: bool,
     /// It stands in its network's list of clients to be read.
     pub queued: bool,
-    /// It stands in the list of those that had nothing when they were last looked at.
-    pub idle: bool,
+    /// How often it is still looked at before its card is asked to wake the loop, as it had nothing; it
+    /// stands in a list then.
+    pub looks: u8,
     /// It stands in the list of those whose card may have to be woken.
     pub touched: bool,
     /// The kernel tells when there is room in its socket.
@@ -271,7 +272,7 @@ impl Ports {
             port,
             readable: false,
             queued: false,
-            idle: false,
+            looks: 0,
             touched: false,
             watched: false,
             wake: None,
