@@ -73,11 +73,6 @@ pub struct VsockConfig {
     pub guest_connections: Option<GuestConnections>,
 }
 
-/// What each end of a card's socket should have room for, in bytes: some frames of 64 KiB, so that neither
-/// side is woken for each. Without it the kernel's default has room for three. The kernel gives no more
-/// than `net.core.wmem_max`.
-pub const NET_SOCKET_BYTES: usize = 1024 * 1024;
-
 /// The virtio-net device: a card whose cable leads to the link between domains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -29,8 +29,6 @@ use bulkhead_net::fixed::Fixed;
 use bulkhead_net::rules::Policy;
 use bulkhead_protocol::DomainName;
 use bulkhead_ring::Memory;
-use bulkhead_vmm_api::NET_SOCKET_BYTES;
-use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::config::DomainConfig;
@@ -256,10 +254,6 @@ impl Manager {
         }
         if config.host_network {
             let (links, guests) = cable()?;
-            // The relay itself can no longer ask for it; the VMM asks for its own.
-            if let Err(error) = set_socket_send_buffer_size(&links, NET_SOCKET_BYTES) {
-                tracing::debug!(%error, "the room in an uplink's socket");
-            }
             let uplink = Uplink::start(&self.net.programs, name, links)?;
             if let Some(guest) = self.net.guests().get_mut(&number) {
                 guest.uplink = Some(uplink);

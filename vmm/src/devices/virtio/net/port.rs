@@ -5,9 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use bulkhead_ring::Memory;
-use bulkhead_vmm_api::NET_SOCKET_BYTES;
 use rustix::io::Errno;
-use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{RecvFlags, recv};
 use vm_memory::VolatileSlice;
 
@@ -105,10 +103,6 @@ pub trait Channel: Send {
 impl Port {
     /// A port whose packets go through `socket`.
     pub fn new(socket: OwnedFd) -> Self {
-        // With less room it works as well.
-        if let Err(error) = set_socket_send_buffer_size(&socket, NET_SOCKET_BYTES) {
-            tracing::debug!(%error, "net: the socket's room");
-        }
         Self {
             socket,
             memory: None,
