@@ -90,12 +90,7 @@ impl Link {
             self.wake(now);
             busy = self.round(now);
             self.wake_cards();
-            if !busy && !self.idle.is_empty() {
-                // Who waits for this processor may have more: then nobody has to be woken for it.
-                rustix::thread::sched_yield();
-            }
-            busy |= self.look_again(true, now);
-            busy = busy || self.look_again(false, now);
+            busy |= self.look_again(busy, now);
         }
     }
 

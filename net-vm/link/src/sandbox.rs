@@ -75,8 +75,8 @@ pub fn enter() -> Result<(), SandboxError> {
     seccompiler::apply_filter(&program).map_err(|error| SandboxError::Filter(error.to_string()))
 }
 
-/// What remains: packets on open sockets, waiting for them, memory, that of rings, letting others run, a
-/// line in the log, the end.
+/// What remains: packets on open sockets, waiting for them, memory, that of rings, a line in the log, the
+/// end.
 /// Anything else ends the process at once; no socket, file or process can be made.
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     let argument = |index, operator, value| {
@@ -140,7 +140,6 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
         // Hash tables want a seed.
         (libc::SYS_getrandom, vec![]),
         (libc::SYS_futex, vec![]),
-        (libc::SYS_sched_yield, vec![]),
         (libc::SYS_clock_gettime, vec![]),
         // The standard library takes down its signal stack at the end.
         (libc::SYS_sigaltstack, vec![]),

@@ -45,8 +45,6 @@ pub struct Parts {
     blocked: Option<usize>,
     /// A packet of the link's waits for buffers of the guest's.
     starved: bool,
-    /// A packet went either way since the thread last let others run.
-    moved: bool,
     /// The link has closed its end.
     ended: bool,
     lost: u64,
@@ -91,7 +89,6 @@ impl Parts {
             used: Vec::new(),
             blocked: None,
             starved: false,
-            moved: false,
             ended: false,
             lost: 0,
         })
@@ -115,12 +112,7 @@ pub fn run(mut parts: Parts, stop: &EventFd) -> Result<(), QueueError> {
                 sending = More::Yes;
             }
             if sending == More::No && receiving == More::No {
-                if !std::mem::take(&mut parts.moved) {
-                    break;
-                }
-                // Who waits for this processor may have more: then nobody has to be woken for it.
-                std::thread::yield_now();
-                (sending, receiving) = (More::Yes, More::Yes);
+                break;
             }
         }
         let wants = Wants {
@@ -132,8 +124,7 @@ pub fn run(mut parts: Parts, stop: &EventFd) -> Result<(), QueueError> {
             if found.packets {
                 receiving = More::Yes;
             }
-            // While the link takes nothing, more of the guest's frames change nothing.
-            if found.room || (parts.blocked.is_none() && parts.transmit.rearm(&parts.memory)?) {
+            if found.room {
                 sending = More::Yes;
             }
         }
@@ -165,6 +156,7 @@ pub fn run(mut parts: Parts, stop: &EventFd) -> Result<(), QueueError> {
         if room {
             let _ = parts.receive.kick.read();
         }
+        // While the link takes nothing, more of the guest's frames change nothing.
         if parts.blocked.map_or(sent, |_| link) {
             sending = More::Yes;
         }
@@ -175,15 +167,16 @@ pub fn run(mut parts: Parts, stop: &EventFd) -> Result<(), QueueError> {
 }
 
 impl Parts {
-    /// Passes on what the guest sends, at most one queue's worth. The guest does not tell of more until the
-    /// thread is about to sleep.
+    /// Passes on what the guest sends, at most one queue's worth.
     fn send_all(&mut self) -> Result<More, QueueError> {
         self.blocked = None;
         self.transmit.queue.disable_notification(&self.memory)?;
         let mut more = More::Yes;
         for _ in 0..self.transmit.queue.size() {
             let Some(buffers) = self.transmit.take(&self.memory)? else {
-                more = More::No;
+                if !self.transmit.rearm(&self.memory)? {
+                    more = More::No;
+                }
                 break;
             };
             if self.send(&buffers) == Sent::Full {
@@ -193,7 +186,6 @@ impl Parts {
                 break;
             }
             self.transmit.give_back(&self.memory, buffers.head, 0)?;
-            self.moved = true;
         }
         self.transmit.notify(&self.memory)?;
         Ok(more)
@@ -225,7 +217,6 @@ impl Parts {
                 Next::Packet(length) => {
                     if self.give(length)? {
                         self.channel.drop_next();
-                        self.moved = true;
                     } else if !self.receive.rearm(&self.memory)? {
                         self.starved = true;
                         more = More::No;
