@@ -14,6 +14,7 @@ const TRUNK_TURN: usize = 64;
 /// Bytes after which a turn ends as well: cards that sleep are woken between turns, and what they have to
 /// make room for must not be all that a ring holds.
 const TURN_BYTES: usize = 128 * 1024;
+
 /// What became of a client's turn.
 enum Turn {
     /// It may have more.
