@@ -49,6 +49,8 @@ pub struct Launch<'a> {
 pub struct Card {
     /// Where its cable leads.
     pub socket: OwnedFd,
+    /// What its packets go through, if not through the socket.
+    pub ring: Option<OwnedFd>,
     /// Its hardware address.
     pub mac: Mac,
     /// Whether the other end takes what a guest leaves to its card.
@@ -56,9 +58,15 @@ pub struct Card {
 }
 
 impl Card {
+    fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let ring = self.ring.as_ref().map(AsRawFd::as_raw_fd);
+        std::iter::once(self.socket.as_raw_fd()).chain(ring)
+    }
+
     fn config(&self) -> NetConfig {
         NetConfig {
             socket: self.socket.as_raw_fd(),
+            ring: self.ring.as_ref().map(AsRawFd::as_raw_fd),
             mac: self.mac.to_string(),
             mtu: crate::net::MTU,
             offloads: self.offloads,
@@ -170,7 +178,7 @@ impl Launch<'_> {
             config.as_raw_fd(),
         ]
         .into_iter()
-        .chain(self.cards.iter().map(|card| card.socket.as_raw_fd()))
+        .chain(self.cards.iter().flat_map(Card::descriptors))
         .collect();
         let mut command = Command::new(self.program);
         command

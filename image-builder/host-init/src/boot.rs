@@ -287,8 +287,6 @@ fn prepare_user() -> Result<(), BootError> {
         let _ = symlink(format!("/proc/self/fd/{number}"), format!("/dev/{name}"));
     }
     let _ = fs::write("/proc/sys/kernel/hostname", "bulkhead-host");
-    // As the desktop image (hosts/desktop/usr/lib/sysctl.d).
-    let _ = fs::write("/proc/sys/net/core/wmem_max", "1048576");
     // A crash is a result, not a file in the current folder.
     let _ = fs::write("/proc/sys/kernel/core_pattern", "|/bin/false");
     Ok(())

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use bulkhead_ring::{Broken, MapError, Memory};
 use rustix::net::{AddressFamily, SocketType, getpeername, sockopt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use crate::link::Link;
 use crate::mac::Mac;
 use crate::packets;
-use crate::port::Port;
+use crate::port::{Cable, Port};
 use crate::ports::{AddError, Entry, Side};
 use crate::switch::{Client, Trunk};
 
@@ -24,14 +25,14 @@ const PORTS_AN_ANSWER: usize = 24;
 #[derive(Debug, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 enum Request {
-    /// A network domain's port; with its socket.
+    /// A network domain's port; with its socket and ring.
     AddTrunk {
         name: String,
         mac: Mac,
         #[serde(default = "default_mtu")]
         mtu: u16,
     },
-    /// A client's port; with its socket. Its trunk may come later.
+    /// A client's port; with its socket and ring. Its trunk may come later.
     AddClient {
         name: String,
         trunk: String,
@@ -63,12 +64,16 @@ enum RequestError {
     TooLong,
     #[error("{0}; see net-vm/README.md for the requests")]
     Unreadable(#[from] serde_json::Error),
-    #[error("send exactly one descriptor with it, the port's socket; {0} came")]
-    Sockets(usize),
+    #[error("send exactly two descriptors with it, the port's socket and its ring; {0} came")]
+    Descriptors(usize),
     #[error("send no descriptor with it")]
-    NoSockets,
+    NoDescriptors,
     #[error("the descriptor is no connected SOCK_SEQPACKET socket of this machine: use socketpair")]
     NotASocket,
+    #[error("{0}; make it with bulkhead_ring::Memory::create")]
+    NoRing(#[from] MapError),
+    #[error("{0}; give the card a new cable")]
+    BrokenRing(#[from] Broken),
     #[error(transparent)]
     Add(#[from] AddError),
     #[error("there is no port {0:?}; it may have been removed when its other end was closed")]
@@ -112,10 +117,11 @@ impl Link {
         match serde_json::from_slice(request)? {
             Request::AddTrunk { name, mac, mtu } => {
                 let trunk = Trunk { mac, mtu };
-                let socket = one_socket(fds)?;
+                let (socket, memory) = socket_and_ring(fds)?;
                 self.ports.check_trunk(&name, trunk)?;
                 tracing::info!(port = name, %mac, mtu, "a trunk");
-                self.add(&name, &name, Side::Trunk(trunk), Port::trunk(socket), now)
+                let port = Port::trunk(Cable::new(socket, memory)?);
+                self.add(&name, &name, Side::Trunk(trunk), port, now)
                     .map_err(RequestError::Watch)?;
             }
             Request::AddClient {
@@ -127,22 +133,22 @@ impl Link {
                 rate,
             } => {
                 let client = Client { mac, address, vlan };
-                let socket = one_socket(fds)?;
+                let (socket, memory) = socket_and_ring(fds)?;
                 self.ports.check_client(&name, &trunk, client, rate)?;
                 tracing::info!(port = name, trunk, vlan, %mac, %address, rate, "a client");
-                let port = Port::client(socket, rate, now);
+                let port = Port::client(Cable::new(socket, memory)?, rate, now);
                 self.add(&name, &trunk, Side::Client(client), port, now)
                     .map_err(RequestError::Watch)?;
             }
             Request::Remove { name } => {
-                no_socket(&fds)?;
+                no_descriptors(&fds)?;
                 let id = self.ports.by_name(&name);
                 if !id.is_some_and(|id| self.remove(id, "the manager asked for it", now)) {
                     return Err(RequestError::NoPort(name.chars().take(64).collect()));
                 }
             }
             Request::Stats { after } => {
-                no_socket(&fds)?;
+                no_descriptors(&fds)?;
                 return Ok(self.stats(after.as_deref()));
             }
         }
@@ -195,20 +201,20 @@ enum Kind {
     Client,
 }
 
-fn no_socket(fds: &[OwnedFd]) -> Result<(), RequestError> {
+fn no_descriptors(fds: &[OwnedFd]) -> Result<(), RequestError> {
     match fds {
         [] => Ok(()),
-        _ => Err(RequestError::NoSockets),
+        _ => Err(RequestError::NoDescriptors),
     }
 }
 
-fn one_socket(fds: Vec<OwnedFd>) -> Result<OwnedFd, RequestError> {
-    let [socket] = <[OwnedFd; 1]>::try_from(fds).map_err(|fds| RequestError::Sockets(fds.len()))?;
-    if is_connected_seqpacket(&socket) {
-        Ok(socket)
-    } else {
-        Err(RequestError::NotASocket)
+fn socket_and_ring(fds: Vec<OwnedFd>) -> Result<(OwnedFd, Memory), RequestError> {
+    let [socket, ring] =
+        <[OwnedFd; 2]>::try_from(fds).map_err(|fds| RequestError::Descriptors(fds.len()))?;
+    if !is_connected_seqpacket(&socket) {
+        return Err(RequestError::NotASocket);
     }
+    Ok((socket, Memory::map(ring)?))
 }
 
 /// Whether a descriptor is what ports and the manager have.

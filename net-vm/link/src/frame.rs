@@ -17,6 +17,7 @@ pub const TAG_TYPE: u16 = 0x8100;
 pub const MIN_PACKET_BYTES: usize = HEADER_BYTES + MIN_BYTES;
 /// The longest one.
 pub const MAX_PACKET_BYTES: usize = HEADER_BYTES + MAX_BYTES;
+const _: () = assert!(MAX_PACKET_BYTES == bulkhead_ring::MAX_PACKET_BYTES);
 /// Room before a packet in its buffer, in which a tag finds place without the contents moving.
 pub const HEADROOM: usize = TAG_BYTES;
 /// A buffer for one packet.

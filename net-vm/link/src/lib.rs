@@ -1,5 +1,5 @@
 //! The link carries frames between the network cards of domains, without the host's IP stack. It
-//! owns nothing but Unix sockets that it was handed.
+//! owns nothing but Unix sockets that it was handed, and rings in memory that it shares with VMMs.
 //!
 //! A network domain has a **trunk**; each of its clients has a port with a VLAN of its own. On the
 //! trunk each frame has exactly one 802.1Q tag, on the clients' ports none: the link pushes it on
@@ -24,4 +24,5 @@ pub mod reason;
 pub mod sandbox;
 pub mod stats;
 pub mod switch;
+mod turns;
 mod wire;

@@ -1,8 +1,9 @@
 //! The loop: one thread, nothing that waits, no memory for a packet.
 //!
-//! Sockets tell once that they have become readable ([`EventFlags::ET`]); the loop then goes round
-//! all that are, a few packets each. A client whose trunk is full is not read; a client that does
-//! not keep up loses frames and holds nobody.
+//! The loop goes round all ports that have packets, a few each, and then wakes the cards that sleep and
+//! have something to do now, each once. As long as there is work it looks into the rings by itself; before
+//! it sleeps it asks all cards that had nothing to wake it. A client whose trunk is full is not read; a
+//! client that does not keep up loses frames and holds nobody.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,21 +16,16 @@ use rustix::io::Errno;
 
 use crate::frame::BUFFER_BYTES;
 use crate::packets;
-use crate::port::{Flow, Port, Received};
-use crate::ports::{Entry, Id, Ports, Side};
-use crate::reason::Reason;
-use crate::switch::{self, Passed};
+use crate::port::{Flow, Gone, Port};
+use crate::ports::{Id, MAX_PORTS, Ports, Side};
 
-/// Packets taken from a client before the next one has its turn.
-const CLIENT_TURN: usize = 16;
-/// Packets taken from a trunk, which has all its clients to serve.
-const TRUNK_TURN: usize = 64;
+/// Rounds in which a port that has nothing is looked at as long as others have something: it costs less than
+/// a wake, but not for a thousand ports.
+const LOOKS: u8 = 16;
 /// Events taken from the kernel at once.
 const EVENTS: usize = 128;
 const CONTROL: u64 = u64::MAX;
-const ALWAYS: EventFlags = EventFlags::IN
-    .union(EventFlags::RDHUP)
-    .union(EventFlags::ET);
+const ALWAYS: EventFlags = EventFlags::IN.union(EventFlags::RDHUP);
 
 /// All ports, the manager's socket, and the loop.
 #[derive(Debug)]
@@ -38,21 +34,15 @@ pub struct Link {
     pub(crate) ports: Ports,
     /// Ports that wait for their rate.
     sleeping: Vec<Id>,
-    buffer: Box<[u8]>,
+    /// Ports that had nothing when they were last looked at, and were not asked to wake the loop.
+    idle: Vec<Id>,
+    /// Ports whose cards may sleep although there is something for them to do.
+    touched: Vec<Id>,
+    pub(crate) buffer: Box<[u8]>,
     control: OwnedFd,
     control_buffer: Box<[u8]>,
     /// An answer for which the manager's socket had no room.
     answer: Option<Vec<u8>>,
-}
-
-/// What became of a client's turn.
-enum Turn {
-    /// It may have more.
-    More,
-    /// It has nothing now, or may send nothing, or is gone.
-    Done,
-    /// Its trunk is full, after so many packets.
-    Blocked(usize),
 }
 
 impl Link {
@@ -65,6 +55,8 @@ impl Link {
             epoll,
             ports: Ports::default(),
             sleeping: Vec::new(),
+            idle: Vec::with_capacity(MAX_PORTS),
+            touched: Vec::with_capacity(MAX_PORTS),
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             control,
             control_buffer: vec![0; packets::MAX_BYTES].into_boxed_slice(),
@@ -97,6 +89,8 @@ impl Link {
             }
             self.wake(now);
             busy = self.round(now);
+            self.wake_cards();
+            busy |= self.look_again(busy, now);
         }
     }
 
@@ -188,6 +182,8 @@ impl Link {
             self.ports.remove(id);
             return Err(error.into());
         }
+        // What came before this link did.
+        self.has_packets(id);
         match side {
             Side::Trunk(_) => {
                 self.flush(id, now);
@@ -210,7 +206,9 @@ impl Link {
             return false;
         };
         let _ = epoll::delete(&self.epoll, &entry.port);
-        self.sleeping.retain(|other| *other != id);
+        for list in [&mut self.sleeping, &mut self.idle, &mut self.touched] {
+            list.retain(|other| *other != id);
+        }
         let stats = entry.port.stats();
         tracing::info!(
             port = entry.name,
@@ -249,23 +247,24 @@ impl Link {
         if let Some(entry) = self.ports.get_mut(id) {
             let flow = entry.port.flush(now);
             self.follow(id, flow, now);
+            self.touch(id);
         }
     }
 
     /// Waits for what a port waits for.
-    fn follow(&mut self, id: Id, flow: Flow, now: Instant) {
+    pub(crate) fn follow(&mut self, id: Id, flow: Result<Flow, Gone>, now: Instant) {
         let watch = match flow {
-            Flow::AsBefore => return,
-            Flow::Gone => {
-                self.remove(id, "its other end is closed", now);
-                return;
-            }
-            Flow::Later(time) => {
+            Ok(Flow::AsBefore) => return,
+            Ok(Flow::Later(time)) => {
                 self.sleep(id, time);
                 false
             }
-            Flow::Full => true,
-            Flow::Free => false,
+            Ok(Flow::Untold) => true,
+            Ok(Flow::Full | Flow::Free) => false,
+            Err(gone) => {
+                self.lose(id, gone, now);
+                return;
+            }
         };
         let Some(entry) = self
             .ports
@@ -287,7 +286,12 @@ impl Link {
         }
     }
 
-    fn sleep(&mut self, id: Id, time: Instant) {
+    /// Removes a port that cannot be one any more.
+    pub(crate) fn lose(&mut self, id: Id, gone: impl Into<Gone>, now: Instant) {
+        self.remove(id, &gone.into().to_string(), now);
+    }
+
+    pub(crate) fn sleep(&mut self, id: Id, time: Instant) {
         let Some(entry) = self.ports.get_mut(id) else {
             return;
         };
@@ -333,17 +337,95 @@ impl Link {
             .union(EventFlags::RDHUP)
             .union(EventFlags::ERR);
         if flags.intersects(end) {
-            self.remove(id, "its other end is closed", now);
+            self.lose(id, Gone::Closed, now);
             return;
         }
-        if flags.contains(EventFlags::IN)
-            && let Some(entry) = self.ports.get_mut(id)
-        {
+        let Some(entry) = self.ports.get_mut(id) else {
+            return;
+        };
+        if flags.contains(EventFlags::IN) {
+            if let Err(gone) = entry.port.listen() {
+                self.lose(id, gone, now);
+                return;
+            }
+            self.has_packets(id);
+        }
+        // There is room in its ring, or in its socket.
+        self.flush(id, now);
+    }
+
+    /// A port may have packets.
+    fn has_packets(&mut self, id: Id) {
+        if let Some(entry) = self.ports.get_mut(id) {
             entry.readable = true;
             self.queue(id);
         }
-        if flags.contains(EventFlags::OUT) {
-            self.flush(id, now);
+    }
+
+    /// A port has no packets now.
+    pub(crate) fn has_none(&mut self, id: Id) {
+        if let Some(entry) = self.ports.get_mut(id) {
+            entry.readable = false;
+            if entry.looks == 0 {
+                self.idle.push(id);
+            }
+            entry.looks = LOOKS;
+        }
+    }
+
+    /// Looks into the rings of those that had nothing. If the loop is about to sleep otherwise, or has looked
+    /// often enough, they are to wake it. True if somebody has something.
+    fn look_again(&mut self, busy: bool, now: Instant) -> bool {
+        let mut found = false;
+        let mut at = 0;
+        while let Some(&id) = self.idle.get(at) {
+            let Some(entry) = self.ports.get_mut(id) else {
+                self.idle.swap_remove(at);
+                continue;
+            };
+            entry.looks = if busy {
+                entry.looks.saturating_sub(1)
+            } else {
+                0
+            };
+            let looked = match entry.looks {
+                0 => entry.port.wait_for_packets(),
+                _ => entry.port.has_packets(),
+            };
+            if looked == Ok(false) && entry.looks > 0 {
+                at += 1;
+                continue;
+            }
+            entry.looks = 0;
+            self.idle.swap_remove(at);
+            match looked {
+                Ok(true) => {
+                    self.has_packets(id);
+                    found = true;
+                }
+                Ok(false) => {}
+                Err(broken) => self.lose(id, broken, now),
+            }
+        }
+        found
+    }
+
+    /// There is something to do for a port's card: packets to take, or room for more.
+    pub(crate) fn touch(&mut self, id: Id) {
+        if let Some(entry) = self.ports.get_mut(id)
+            && !entry.touched
+        {
+            entry.touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    fn wake_cards(&mut self) {
+        for id in self.touched.drain(..) {
+            if let Some(entry) = self.ports.get_mut(id) {
+                entry.touched = false;
+                entry.port.wake();
+            }
         }
     }
 
@@ -361,162 +443,5 @@ impl Link {
         if let Some(network) = self.ports.network_mut(network) {
             network.ready.push_back(id);
         }
-    }
-
-    /// One turn for everyone. True if somebody may have more.
-    fn round(&mut self, now: Instant) -> bool {
-        let mut more = false;
-        for network in 0..self.ports.network_count() {
-            more |= self.trunk_turn(network, now);
-            more |= self.clients_turn(network, now);
-        }
-        more
-    }
-
-    fn trunk_of(&self, network: usize) -> Option<(Id, &Entry)> {
-        let id = self.ports.network(network)?.trunk?;
-        Some((id, self.ports.get(id)?))
-    }
-
-    fn trunk_turn(&mut self, network: usize, now: Instant) -> bool {
-        let Some((id, _)) = self.trunk_of(network) else {
-            return false;
-        };
-        for _ in 0..TRUNK_TURN {
-            let Some(entry) = self.ports.get_mut(id).filter(|entry| entry.readable) else {
-                return false;
-            };
-            let Side::Trunk(trunk) = entry.side else {
-                return false;
-            };
-            let length = match entry.port.receive(&mut self.buffer) {
-                Received::Packet(length) => length,
-                Received::Nothing => {
-                    entry.readable = false;
-                    return false;
-                }
-                Received::End => {
-                    self.remove(id, "its other end is closed", now);
-                    return false;
-                }
-            };
-            match self.decide_from_trunk(network, trunk, length) {
-                Ok((client, passed)) => self.deliver(client, &passed, now),
-                Err(reason) => {
-                    if let Some(entry) = self.ports.get_mut(id) {
-                        entry.port.refuse(reason);
-                    }
-                }
-            }
-        }
-        true
-    }
-
-    fn decide_from_trunk(
-        &mut self,
-        network: usize,
-        trunk: switch::Trunk,
-        length: usize,
-    ) -> Result<(Id, Passed), Reason> {
-        let untrusted_vlan = switch::vlan(&self.buffer, length)?;
-        let id = self
-            .ports
-            .network(network)
-            .and_then(|network| network.clients.get(&untrusted_vlan).copied())
-            .ok_or(Reason::UnknownVlan)?;
-        let Some(Side::Client(client)) = self.ports.get(id).map(|entry| entry.side) else {
-            return Err(Reason::UnknownVlan);
-        };
-        let passed = switch::to_client(&client, &trunk, &mut self.buffer, length)?;
-        Ok((id, passed))
-    }
-
-    /// Sends what lies in the buffer.
-    fn deliver(&mut self, id: Id, passed: &Passed, now: Instant) {
-        let packet = self.buffer.get(passed.place.clone()).unwrap_or_default();
-        if let Some(entry) = self.ports.get_mut(id) {
-            let flow = entry.port.offer(packet, passed.wire_bytes, now);
-            self.follow(id, flow, now);
-        }
-    }
-
-    fn clients_turn(&mut self, network: usize, now: Instant) -> bool {
-        let count = |link: &Self| {
-            let network = link.ports.network(network);
-            network.map_or(0, |network| network.ready.len())
-        };
-        for _ in 0..count(self) {
-            let next = self.ports.network_mut(network);
-            let Some(id) = next.and_then(|network| network.ready.pop_front()) else {
-                return false;
-            };
-            let turn = self.client_turn(network, id, now);
-            let again = !matches!(turn, Turn::Done);
-            if let Some(entry) = self.ports.get_mut(id) {
-                entry.queued = again;
-                if let Some(network) = self.ports.network_mut(network) {
-                    match turn {
-                        // It has had nothing yet: it is the next one as soon as there is room.
-                        Turn::Blocked(0) => network.ready.push_front(id),
-                        Turn::More | Turn::Blocked(_) => network.ready.push_back(id),
-                        Turn::Done => {}
-                    }
-                }
-            }
-            if matches!(turn, Turn::Blocked(_)) {
-                return false;
-            }
-        }
-        count(self) > 0
-    }
-
-    fn client_turn(&mut self, network: usize, id: Id, now: Instant) -> Turn {
-        for taken in 0..CLIENT_TURN {
-            let trunk = match self.trunk_of(network) {
-                Some((_, entry)) if entry.port.is_blocked() => return Turn::Blocked(taken),
-                Some((trunk, entry)) => match entry.side {
-                    Side::Trunk(rules) => Some((trunk, rules)),
-                    Side::Client(_) => None,
-                },
-                None => None,
-            };
-            let Some(entry) = self.ports.get_mut(id).filter(|entry| entry.readable) else {
-                return Turn::Done;
-            };
-            let Side::Client(client) = entry.side else {
-                return Turn::Done;
-            };
-            if let Some(later) = entry.port.may_receive(now) {
-                self.sleep(id, later);
-                return Turn::Done;
-            }
-            let length = match entry.port.receive(&mut self.buffer) {
-                Received::Packet(length) => length,
-                Received::Nothing => {
-                    entry.readable = false;
-                    return Turn::Done;
-                }
-                Received::End => {
-                    self.remove(id, "its other end is closed", now);
-                    return Turn::Done;
-                }
-            };
-            let passed = match &trunk {
-                Some((_, rules)) => switch::to_trunk(&client, rules, &mut self.buffer, length),
-                None => Err(Reason::NoTrunk),
-            };
-            match (passed, trunk) {
-                (Ok(passed), Some((trunk, _))) => {
-                    entry.port.took(passed.wire_bytes);
-                    self.deliver(trunk, &passed, now);
-                }
-                (Ok(_), None) => {}
-                (Err(reason), _) => {
-                    entry.port.took(length);
-                    entry.port.refuse(reason);
-                }
-            }
-        }
-        Turn::More
     }
 }

@@ -1,11 +1,15 @@
-//! One socket with what waits for it.
+//! One card's rings and socket, with what waits for it.
+//!
+//! Packets go through the rings. The socket says when the card is there no more, tells it of its cable, and
+//! wakes who sleeps.
 
-use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
+use bulkhead_ring::{Broken, Endpoint, Memory, Side, WAKE};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::bucket::Bucket;
 use crate::frame::{HEADROOM, MAX_PACKET_BYTES};
@@ -19,10 +23,19 @@ const CLIENT_PACKETS: usize = 256;
 /// Bytes that do: some frames that are to be segmented, of which losing one costs much.
 const CLIENT_BYTES: usize = 1024 * 1024;
 
-/// One end of a connected `SOCK_SEQPACKET` socket.
+/// A card's cable: its rings, and one end of a connected `SOCK_SEQPACKET` socket.
+#[derive(Debug)]
+pub struct Cable {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// The link's side of the rings.
+    pub ring: Endpoint,
+}
+
+/// A cable with what waits for its card.
 #[derive(Debug)]
 pub struct Port {
-    socket: OwnedFd,
+    cable: Cable,
     queue: Queue,
     /// Whether the other side is there, and what the card was told of it.
     plugged: bool,
@@ -32,15 +45,18 @@ pub struct Port {
     stats: Stats,
 }
 
-/// What came from a card.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Received {
-    /// A packet of so many bytes, which may be more than the buffer has.
-    Packet(usize),
-    /// Nothing now.
-    Nothing,
-    /// Nothing any more.
-    End,
+/// Why a port is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Gone {
+    /// Nobody is there any more.
+    #[error("its other end is closed")]
+    Closed,
+    /// What the other side did to the rings makes no sense.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// It sends packets by the socket.
+    #[error("its other end says something else than that there are packets")]
+    Talks,
 }
 
 /// What a port waits for.
@@ -48,43 +64,36 @@ pub enum Received {
 pub enum Flow {
     /// Nothing: all has gone.
     Free,
-    /// Room in its socket.
+    /// Room in its socket, for news of the cable.
+    Untold,
+    /// Room in its ring: its card says when there is some.
     Full,
     /// Its rate allows more then.
     Later(Instant),
     /// What it waited for before.
     AsBefore,
-    /// Its other end is closed.
-    Gone,
-}
-
-enum Sent {
-    Whole,
-    Full,
-    Lost,
-    Gone,
 }
 
 impl Port {
     /// A network domain's port. One packet may wait for it; then its clients are not read.
-    pub fn trunk(socket: OwnedFd) -> Self {
+    pub fn trunk(cable: Cable) -> Self {
         // A trunk is always plugged in: its domain sets up a VLAN for each client as they come.
-        Self::new(socket, Queue::new(1, MAX_PACKET_BYTES), true)
+        Self::new(cable, Queue::new(1, MAX_PACKET_BYTES), true)
     }
 
     /// A client's port, with what it may send and be sent in a second. Nothing is plugged in yet.
-    pub fn client(socket: OwnedFd, rate: Option<u64>, now: Instant) -> Self {
+    pub fn client(cable: Cable, rate: Option<u64>, now: Instant) -> Self {
         let bucket = || rate.map(|rate| Bucket::new(rate, now));
         Self {
             send_rate: bucket(),
             receive_rate: bucket(),
-            ..Self::new(socket, Queue::new(CLIENT_PACKETS, CLIENT_BYTES), false)
+            ..Self::new(cable, Queue::new(CLIENT_PACKETS, CLIENT_BYTES), false)
         }
     }
 
-    fn new(socket: OwnedFd, queue: Queue, plugged: bool) -> Self {
+    fn new(cable: Cable, queue: Queue, plugged: bool) -> Self {
         Self {
-            socket,
+            cable,
             queue,
             plugged,
             told: None,
@@ -125,26 +134,57 @@ impl Port {
             .and_then(|bucket| bucket.wait(now))
     }
 
-    /// Takes one packet, without waiting, behind the headroom of `buffer`.
-    pub fn receive(&mut self, buffer: &mut [u8]) -> Received {
-        let Some(room) = buffer.get_mut(HEADROOM..) else {
-            return Received::Nothing;
+    /// Takes one packet of the socket, which says only that there is something in the rings. Where there are
+    /// more, the socket stays ready, and a card that sends no end of them holds nobody.
+    pub fn listen(&mut self) -> Result<(), Gone> {
+        self.cable.ring.incoming.awake();
+        let mut untrusted_bytes = [0; 2];
+        // Descriptors that come along are closed by the kernel: there is no room for them.
+        match recv(
+            &self.cable.socket,
+            &mut untrusted_bytes,
+            RecvFlags::DONTWAIT,
+        ) {
+            // An empty packet looks the same, and no card sends one.
+            Ok((_, 0)) => Err(Gone::Closed),
+            Ok((_, 1)) if untrusted_bytes == [WAKE, 0] => Ok(()),
+            Ok(_) => Err(Gone::Talks),
+            Err(Errno::INTR | Errno::AGAIN) => Ok(()),
+            Err(_) => Err(Gone::Closed),
+        }
+    }
+
+    /// Takes one packet behind the headroom of `buffer`, and says how long it is; none where there is none
+    /// now. From here on nobody else can change it.
+    pub fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Broken> {
+        let incoming = &mut self.cable.ring.incoming;
+        let (Some(length), Some(room)) = (incoming.peek()?, buffer.get_mut(HEADROOM..)) else {
+            return Ok(None);
         };
-        // Descriptors that come with a packet are closed by the kernel: there is no room for them.
-        let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-        loop {
-            return match recv(&self.socket, &mut *room, flags) {
-                // An empty packet looks the same, and no card sends one.
-                Ok((_, 0)) => Received::End,
-                Ok((_, length)) => {
-                    let frame = length.saturating_sub(HEADER_BYTES);
-                    self.stats.received.add(frame);
-                    Received::Packet(length)
-                }
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => Received::Nothing,
-                Err(_) => Received::End,
-            };
+        // The buffer has room for all that a ring can have.
+        let length = length.min(room.len());
+        incoming.copy(0, room.get_mut(..length).unwrap_or_default());
+        incoming.drop_next();
+        self.stats.received.add(length.saturating_sub(HEADER_BYTES));
+        Ok(Some(length))
+    }
+
+    /// Whether there is a packet to take.
+    pub fn has_packets(&mut self) -> Result<bool, Broken> {
+        Ok(self.cable.ring.incoming.peek()?.is_some())
+    }
+
+    /// The loop is about to sleep: the card is to wake it when it sends something. True if it has already.
+    pub fn wait_for_packets(&mut self) -> Result<bool, Broken> {
+        self.cable.ring.incoming.wait_for_packets()
+    }
+
+    /// Wakes the card, if it sleeps and there is something for it.
+    pub fn wake(&mut self) {
+        if self.cable.ring.must_wake() {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            // Where there is no room, wakes enough wait already; where nobody is, the loop is told so.
+            let _ = send(&self.cable.socket, &[WAKE], flags);
         }
     }
 
@@ -166,55 +206,55 @@ impl Port {
     }
 
     /// Sends a packet, or keeps it, or drops it where too much waits.
-    pub fn offer(&mut self, packet: &[u8], wire_bytes: usize, now: Instant) -> Flow {
+    pub fn offer(&mut self, packet: &[u8], wire_bytes: usize, now: Instant) -> Result<Flow, Gone> {
         if self.is_blocked() {
             self.keep(packet, wire_bytes);
-            return Flow::AsBefore;
+            return Ok(Flow::AsBefore);
         }
         if let Some(later) = self.may_send(now) {
             self.keep(packet, wire_bytes);
-            return Flow::Later(later);
+            return Ok(Flow::Later(later));
         }
-        match send(&self.socket, packet, &[]) {
-            Sent::Whole => self.sent(packet.len(), wire_bytes),
-            Sent::Lost => self.stats.lose(Reason::NotTaken),
-            Sent::Full => {
-                self.keep(packet, wire_bytes);
-                return Flow::Full;
-            }
-            Sent::Gone => return Flow::Gone,
+        if self.cable.ring.outgoing.push(packet, &[])? {
+            self.sent(packet.len(), wire_bytes);
+            return Ok(Flow::Free);
         }
-        Flow::Free
+        self.keep(packet, wire_bytes);
+        self.flush(now)
     }
 
     /// Sends what waits: first the news of the cable, then packets.
-    pub fn flush(&mut self, now: Instant) -> Flow {
+    pub fn flush(&mut self, now: Instant) -> Result<Flow, Gone> {
         if self.told != Some(self.plugged) {
-            match send(&self.socket, &[u8::from(self.plugged)], &[]) {
-                Sent::Whole => self.told = Some(self.plugged),
-                Sent::Full | Sent::Lost => return Flow::Full,
-                Sent::Gone => return Flow::Gone,
+            if !tell(&self.cable.socket, self.plugged)? {
+                return Ok(Flow::Untold);
             }
+            self.told = Some(self.plugged);
         }
-        // At most as many rounds as packets that wait.
+        self.cable.ring.outgoing.awake();
+        // At most as many rounds as packets that wait, and as often as there is room after all.
         loop {
             if self.queue.is_empty() {
-                return Flow::Free;
+                return Ok(Flow::Free);
             }
             if let Some(later) = self.may_send(now) {
-                return Flow::Later(later);
+                return Ok(Flow::Later(later));
             }
             let Some(waiting) = self.queue.front() else {
-                return Flow::Free;
+                return Ok(Flow::Free);
             };
             let length = waiting.first.len() + waiting.second.len();
             let wire_bytes = waiting.wire_bytes;
-            match send(&self.socket, waiting.first, waiting.second) {
-                Sent::Whole => self.sent(length, wire_bytes),
-                Sent::Lost => self.stats.lose(Reason::NotTaken),
-                Sent::Full => return Flow::Full,
-                Sent::Gone => return Flow::Gone,
+            let outgoing = &mut self.cable.ring.outgoing;
+            if !outgoing.push(waiting.first, waiting.second)? {
+                // A card that sleeps makes no room.
+                self.wake();
+                if self.cable.ring.outgoing.wait_for_room(length)? {
+                    continue;
+                }
+                return Ok(Flow::Full);
             }
+            self.sent(length, wire_bytes);
             self.queue.pop();
         }
     }
@@ -237,23 +277,31 @@ impl Port {
     }
 }
 
-/// Sends one packet of two parts without waiting.
-fn send(socket: &OwnedFd, first: &[u8], second: &[u8]) -> Sent {
-    let parts = [IoSlice::new(first), IoSlice::new(second)];
+/// Tells a card of its cable. False where there is no room.
+fn tell(socket: &OwnedFd, plugged: bool) -> Result<bool, Gone> {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     loop {
-        return match sendmsg(socket, &parts, &mut SendAncillaryBuffer::default(), flags) {
-            Ok(_) => Sent::Whole,
+        return match send(socket, &[u8::from(plugged)], flags) {
+            Ok(_) => Ok(true),
             Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) => Sent::Full,
-            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED) => Sent::Gone,
-            Err(_) => Sent::Lost,
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED) => {
+                Err(Gone::Closed)
+            }
+            Err(_) => Ok(false),
         };
+    }
+}
+
+impl Cable {
+    /// Of what the manager has handed over.
+    pub fn new(socket: OwnedFd, memory: Memory) -> Result<Self, Broken> {
+        let ring = Endpoint::attach(Arc::new(memory), Side::Link)?;
+        Ok(Self { socket, ring })
     }
 }
 
 impl AsFd for Port {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.cable.socket.as_fd()
     }
 }

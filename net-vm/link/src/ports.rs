@@ -112,12 +112,17 @@ pub struct Entry {
     pub network: usize,
     /// Its side and rules.
     pub side: Side,
-    /// Its socket.
+    /// Its cable.
     pub port: Port,
     /// There may be packets to take.
     pub readable: bool,
     /// It stands in its network's list of clients to be read.
     pub queued: bool,
+    /// How often it is still looked at before its card is asked to wake the loop, as it had nothing; it
+    /// stands in a list then.
+    pub looks: u8,
+    /// It stands in the list of those whose card may have to be woken.
+    pub touched: bool,
     /// The kernel tells when there is room in its socket.
     pub watched: bool,
     /// When its rate allows more.
@@ -267,6 +272,8 @@ impl Ports {
             port,
             readable: false,
             queued: false,
+            looks: 0,
+            touched: false,
             watched: false,
             wake: None,
         };
@@ -395,9 +402,11 @@ fn check_spelling(name: &str) -> Result<(), AddError> {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_ring::Memory;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     use super::*;
+    use crate::port::Cable;
 
     fn add(ports: &mut Ports, name: &str, number: u8) -> Id {
         let client = Client {
@@ -409,7 +418,9 @@ mod tests {
         let flags = SocketFlags::CLOEXEC;
         let (socket, _) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-        let port = Port::client(socket, None, Instant::now());
+        let ring = Memory::map(Memory::create().unwrap()).unwrap();
+        let cable = Cable::new(socket, ring).unwrap();
+        let port = Port::client(cable, None, Instant::now());
         ports.add(name, "net", Side::Client(client), port)
     }
 

@@ -82,8 +82,6 @@ reasons! {
     NoTrunk => "no_trunk",
     /// The receiver does not keep up.
     QueueFull => "queue_full",
-    /// The kernel did not take it.
-    NotTaken => "not_taken",
 }
 
 #[cfg(test)]

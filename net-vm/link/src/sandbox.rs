@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use bulkhead_ring::memory::MEMORY_BYTES;
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
 };
@@ -74,20 +75,29 @@ pub fn enter() -> Result<(), SandboxError> {
     seccompiler::apply_filter(&program).map_err(|error| SandboxError::Filter(error.to_string()))
 }
 
-/// What remains: packets on open sockets, waiting for them, memory, a line in the log, the end.
+/// What remains: packets on open sockets, waiting for them, memory, that of rings, a line in the log, the
+/// end.
 /// Anything else ends the process at once; no socket, file or process can be made.
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     let argument = |index, operator, value| {
         SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)
     };
-    // No memory becomes code, and none comes from a file.
+    // No memory becomes code, and none is a file's.
     let not_executable = || argument(2, SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64), 0);
     let anonymous = argument(
         3,
         SeccompCmpOp::MaskedEq(libc::MAP_ANONYMOUS as u64),
         libc::MAP_ANONYMOUS as u64,
     )?;
+    // But for a port's rings: shared, of their size and from their beginning.
+    let shared = argument(3, SeccompCmpOp::Eq, libc::MAP_SHARED as u64)?;
+    let whole = |index, value| {
+        SeccompCondition::new(index, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, value)
+    };
+    let of_a_ring = whole(1, MEMORY_BYTES as u64)?;
+    let from_its_beginning = whole(5, 0)?;
     let get_flags = argument(1, SeccompCmpOp::Eq, libc::F_GETFD as u64)?;
+    let get_seals = argument(1, SeccompCmpOp::Eq, libc::F_GET_SEALS as u64)?;
     let only = |conditions| SeccompRule::new(conditions).map(|rule| vec![rule]);
     let rules = [
         (libc::SYS_recvfrom, vec![]),
@@ -101,9 +111,27 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
         (libc::SYS_epoll_pwait2, vec![]),
         (libc::SYS_close, vec![]),
         // The standard library of a debug build looks whether what it closes is open.
-        (libc::SYS_fcntl, only(vec![get_flags])?),
+        (
+            libc::SYS_fcntl,
+            vec![
+                SeccompRule::new(vec![get_flags])?,
+                SeccompRule::new(vec![get_seals])?,
+            ],
+        ),
+        (libc::SYS_fstat, vec![]),
         (libc::SYS_write, vec![]),
-        (libc::SYS_mmap, only(vec![not_executable()?, anonymous])?),
+        (
+            libc::SYS_mmap,
+            vec![
+                SeccompRule::new(vec![not_executable()?, anonymous])?,
+                SeccompRule::new(vec![
+                    not_executable()?,
+                    shared,
+                    of_a_ring,
+                    from_its_beginning,
+                ])?,
+            ],
+        ),
         (libc::SYS_mprotect, only(vec![not_executable()?])?),
         (libc::SYS_munmap, vec![]),
         (libc::SYS_mremap, vec![]),

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use bulkhead_vmm_api::NET_SOCKET_BYTES;
-use rustix::net::sockopt::set_socket_send_buffer_size;
+use bulkhead_ring::Memory;
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
     SocketType, recv, sendmsg, socketpair,
@@ -57,19 +56,18 @@ impl Link {
         self.process.process()
     }
 
-    /// A card's end of a new cable.
-    pub fn plug(&self, request: &Value) -> io::Result<OwnedFd> {
+    /// A card's end of a new cable: its socket and its ring, as the manager makes them.
+    pub fn plug(&self, request: &Value) -> io::Result<[OwnedFd; 2]> {
         let (ours, card) = pair()?;
-        // As the manager does.
-        set_socket_send_buffer_size(&ours, NET_SOCKET_BYTES)?;
+        let ring = Memory::create()?;
         let text = request.to_string();
-        let descriptors = [ours.as_fd()];
+        let descriptors = [ours.as_fd(), ring.as_fd()];
         send_with(self.control.as_fd(), text.as_bytes(), &descriptors)?;
         let mut answer = vec![0; 64 * 1024];
         let (_, length) = recv(&self.control, &mut answer[..], RecvFlags::empty())?;
         let told: Value = serde_json::from_slice(answer.get(..length).unwrap_or_default())?;
         match told["ok"] == json!(true) {
-            true => Ok(card),
+            true => Ok([card, ring]),
             false => Err(fail(format!("{request}: {told}"))),
         }
     }
@@ -86,7 +84,7 @@ fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 fn send_with(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(fail("no room for a descriptor"));

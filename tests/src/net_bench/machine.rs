@@ -31,8 +31,8 @@ const PROCESSOR_THREAD: &str = "CPU ";
 
 /// A card of a guest, under QEMU or ours.
 pub enum Card {
-    /// Ours: the cable.
-    Cable(OwnedFd),
+    /// Ours: the cable's socket and its ring.
+    Cable([OwnedFd; 2]),
     /// QEMU's: what follows `-netdev`, without its name.
     Netdev(String),
 }
@@ -88,8 +88,9 @@ impl Guest {
             let Card::Cable(cable) = card else {
                 return Err(fail("our cards have cables"));
             };
-            nets.push(json!({"socket": cable.as_raw_fd(), "mac": mac, "mtu": mtu}));
-            cables.push(cable);
+            let [socket, ring] = cable.each_ref().map(AsRawFd::as_raw_fd);
+            nets.push(json!({"socket": socket, "ring": ring, "mac": mac, "mtu": mtu}));
+            cables.extend(cable);
         }
         let config = json!({
             "name": plan.name,

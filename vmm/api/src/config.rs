@@ -73,19 +73,17 @@ pub struct VsockConfig {
     pub guest_connections: Option<GuestConnections>,
 }
 
-/// What each end of a card's socket should have room for, in bytes: some frames of 64 KiB, so that neither
-/// side is woken for each. Without it the kernel's default has room for three. The kernel gives no more
-/// than `net.core.wmem_max`.
-pub const NET_SOCKET_BYTES: usize = 1024 * 1024;
-
 /// The virtio-net device: a card whose cable leads to the link between domains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetConfig {
-    /// A connected `SOCK_SEQPACKET` socket, already open in the VMM's process. Each packet is a
-    /// `virtio_net_hdr_v1` (12 bytes) and a frame; one of a single byte from the other side says
-    /// whether something is plugged in (1) or not (0).
+    /// A connected `SOCK_SEQPACKET` socket, already open in the VMM's process. A packet of a single byte
+    /// from the other side says whether something is plugged in (1) or not (0). Without a `ring` each
+    /// other packet is a `virtio_net_hdr_v1` (12 bytes) and a frame.
     pub socket: i32,
+    /// Memory through which packets go instead, already open as well (`bulkhead_ring`).
+    #[serde(default)]
+    pub ring: Option<i32>,
     /// The card's hardware address.
     pub mac: String,
     /// The longest packet of its network, in bytes: 68 to 65,521.

@@ -11,8 +11,8 @@ mod exit;
 mod pci;
 
 pub use config::{
-    ConsoleConfig, DiskConfig, GpuBackend, GpuConfig, GuestConnections, NET_SOCKET_BYTES,
-    NetConfig, Socket, Source, VfioConfig, VfioDescriptors, VmConfig, VsockConfig,
+    ConsoleConfig, DiskConfig, GpuBackend, GpuConfig, GuestConnections, NetConfig, Socket, Source,
+    VfioConfig, VfioDescriptors, VmConfig, VsockConfig,
 };
 pub use control::{ControlCommand, ControlEvent, ControlReply, ControlRequest, VmState};
 pub use exit::ExitStatus;

@@ -6,6 +6,7 @@ pub mod images;
 
 use std::fs::File;
 
+use bulkhead_ring::{MapError, Memory};
 use bulkhead_vmm_api::{
     ConsoleConfig, DiskConfig, GpuConfig, GuestConnections, NetConfig, PciAddress, Source,
     VfioConfig, VmConfig,
@@ -73,6 +74,14 @@ pub enum ConfigError {
     NetSocket {
         /// The descriptor.
         fd: i32,
+    },
+    /// What its packets go through.
+    #[error("network: descriptor {fd}: {source}")]
+    NetRing {
+        /// The descriptor.
+        fd: i32,
+        /// Why it is none.
+        source: MapError,
     },
     /// A physical device.
     #[error(transparent)]
@@ -280,8 +289,16 @@ fn prepare_net(inherited: &mut Inherited, net: &NetConfig) -> Result<Net, Config
     let socket = inherited.take("network", net.socket)?;
     match rustix::net::sockopt::socket_type(&socket) {
         Ok(SocketType::SEQPACKET) => {
-            let card = Net::new(Port::new(socket), mac, net.mtu);
-            Ok(card.with_offloads(net.offloads))
+            let port = match net.ring {
+                Some(fd) => {
+                    let ring = inherited.take("network", fd)?;
+                    let memory =
+                        Memory::map(ring).map_err(|source| ConfigError::NetRing { fd, source })?;
+                    Port::with_ring(socket, memory)
+                }
+                None => Port::new(socket),
+            };
+            Ok(Net::new(port, mac, net.mtu).with_offloads(net.offloads))
         }
         _ => Err(ConfigError::NetSocket { fd: net.socket }),
     }

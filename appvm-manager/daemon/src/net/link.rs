@@ -2,12 +2,13 @@
 //! started again with all cards when it ends.
 //!
 //! Of every card's cable the daemon keeps a copy of the link's end. So a cable stays whole when the
-//! link ends, or when the card is to lead to another trunk: the VMM does not notice.
+//! link ends, or when the card is to lead to another trunk: the VMM does not notice. A link goes on in a
+//! cable's memory where the one before has stopped.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Stdio;
@@ -126,10 +127,19 @@ pub struct PortStats {
     pub lost: BTreeMap<String, u64>,
 }
 
+/// The link's end of a cable.
+#[derive(Debug)]
+pub struct Cable {
+    /// Of its socket pair.
+    pub socket: OwnedFd,
+    /// The memory that packets go through.
+    pub ring: OwnedFd,
+}
+
 struct Port {
     place: Place,
     /// A copy of the link's end.
-    cable: OwnedFd,
+    cable: Cable,
 }
 
 #[derive(Default)]
@@ -158,8 +168,8 @@ impl Link {
         }))
     }
 
-    /// Plugs a card in. `cable` is the link's end of its socket pair.
-    pub async fn add(&self, name: &str, place: Place, cable: OwnedFd) -> Result<(), LinkError> {
+    /// Plugs a card in.
+    pub async fn add(&self, name: &str, place: Place, cable: Cable) -> Result<(), LinkError> {
         let mut state = self.0.state.lock().await;
         state.unplug(name).await;
         self.ensure(&mut state).await?;
@@ -204,7 +214,7 @@ impl Link {
             if let Some(last) = ports.last() {
                 request["after"] = last.name.as_str().into();
             }
-            let mut answer = state.ask(&request, None).await?;
+            let mut answer = state.ask(&request, &[]).await?;
             let page: Vec<PortStats> = serde_json::from_value(answer["ports"].take())
                 .map_err(|error| LinkError::Refused(error.to_string()))?;
             let more = answer["more"] == true && !page.is_empty();
@@ -295,7 +305,8 @@ impl Link {
 impl State {
     async fn plug(&mut self, name: &str, port: &Port) -> Result<(), LinkError> {
         let request = port.place.request(name);
-        self.ask(&request, Some(&port.cable)).await.map(|_| ())
+        let fds = [port.cable.socket.as_fd(), port.cable.ring.as_fd()];
+        self.ask(&request, &fds).await.map(|_| ())
     }
 
     async fn unplug(&mut self, name: &str) {
@@ -307,18 +318,17 @@ impl State {
     /// A port whose card has gone has gone by itself: that it is not there is no error.
     async fn remove(&mut self, name: &str) {
         let request = json!({"op": "remove", "name": name});
-        if let Err(error) = self.ask(&request, None).await {
+        if let Err(error) = self.ask(&request, &[]).await {
             tracing::debug!(port = name, %error, "not removed");
         }
     }
 
-    async fn ask(&mut self, request: &Value, fd: Option<&OwnedFd>) -> Result<Value, LinkError> {
+    async fn ask(&mut self, request: &Value, fds: &[BorrowedFd<'_>]) -> Result<Value, LinkError> {
         let packets = self.packets.as_mut().ok_or_else(|| {
             let reason = "it has ended, and is started again in a moment";
             LinkError::Refused(reason.to_owned())
         })?;
-        let fds: Vec<_> = fd.map(AsFd::as_fd).into_iter().collect();
-        match packets.ask(request, &fds).await {
+        match packets.ask(request, fds).await {
             Ok(answer) if answer["ok"] == true => Ok(answer),
             Ok(answer) => {
                 let error = answer["error"].as_str().unwrap_or("no reason given");

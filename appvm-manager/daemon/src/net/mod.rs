@@ -24,18 +24,17 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_net::Config;
-use bulkhead_net::config::{Card, Client, Trunk};
+use bulkhead_net::config::{Card, Client, Mac, Trunk};
 use bulkhead_net::fixed::Fixed;
 use bulkhead_net::rules::Policy;
 use bulkhead_protocol::DomainName;
-use bulkhead_vmm_api::NET_SOCKET_BYTES;
-use rustix::net::sockopt::set_socket_send_buffer_size;
+use bulkhead_ring::Memory;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::config::DomainConfig;
 use crate::manager::Manager;
 use crate::{Error, Result, vmm};
-use link::{Link, Place};
+use link::{Cable, Link, Place};
 use number::Number;
 use uplink::Uplink;
 
@@ -163,19 +162,29 @@ fn client_place(number: Number, upstream: Option<Number>) -> Place {
     }
 }
 
-/// A cable: the link's end and the card's.
+/// A cable: the other end and the card's.
 fn cable() -> Result<(OwnedFd, OwnedFd)> {
-    let broken = |error: rustix::io::Errno| Error::Net(LinkError::Broken(error.into()));
-    let (links, cards) = socketpair(
+    let ends = socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
         SocketFlags::CLOEXEC,
         None,
-    )
-    .map_err(broken)?;
-    // The link itself can no longer ask for it; the VMM asks for its own.
-    set_socket_send_buffer_size(&links, NET_SOCKET_BYTES).map_err(broken)?;
-    Ok((links, cards))
+    );
+    ends.map_err(|error| Error::Net(LinkError::Broken(error.into())))
+}
+
+/// A cable through memory: the link's end and the card.
+fn cable_to_link(mac: Mac) -> Result<(Cable, vmm::Card)> {
+    let broken = |error| Error::Net(LinkError::Broken(error));
+    let (socket, cards) = cable()?;
+    let ring = Memory::create().map_err(broken)?;
+    let card = vmm::Card {
+        socket: cards,
+        ring: Some(ring.try_clone().map_err(broken)?),
+        mac,
+        offloads: true,
+    };
+    Ok((Cable { socket, ring }, card))
 }
 
 /// Whether a guest is told what it was told before.
@@ -236,30 +245,22 @@ impl Manager {
         self.net.guests().insert(number, guest);
         let mut cards = Vec::new();
         if upstream.is_some() {
-            let (links, guests) = cable()?;
+            let (cable, card) = cable_to_link(number.card_mac())?;
             let place = client_place(number, upstream);
-            self.net.link.add(&number.card_port(), place, links).await?;
-            cards.push(vmm::Card {
-                socket: guests,
-                mac: number.card_mac(),
-                offloads: true,
-            });
+            self.net.link.add(&number.card_port(), place, cable).await?;
+            cards.push(card);
         }
         if config.provides_network {
-            let (links, guests) = cable()?;
             let mac = number.trunk_mac();
+            let (cable, card) = cable_to_link(mac)?;
             let place = Place::Trunk {
                 mac: mac.to_string(),
             };
             self.net
                 .link
-                .add(&number.trunk_port(), place, links)
+                .add(&number.trunk_port(), place, cable)
                 .await?;
-            cards.push(vmm::Card {
-                socket: guests,
-                mac,
-                offloads: true,
-            });
+            cards.push(card);
         }
         if config.host_network {
             let (links, guests) = cable()?;
@@ -269,6 +270,7 @@ impl Manager {
             }
             cards.push(vmm::Card {
                 socket: guests,
+                ring: None,
                 mac: number.uplink_mac(),
                 offloads: false,
             });

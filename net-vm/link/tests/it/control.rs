@@ -3,6 +3,9 @@
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
+use bulkhead_ring::Memory;
+use bulkhead_ring::memory::MEMORY_BYTES;
+use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
@@ -17,8 +20,7 @@ fn what_is_in_use_is_refused() {
     let refuse = |change: fn(&mut serde_json::Value)| {
         let mut request = client("other", "net", 10);
         change(&mut request);
-        let (_ours, theirs) = pair();
-        link.ask(request, &[theirs.as_fd()]).unwrap_err()
+        link.try_add(request).err().unwrap()
     };
     for (message, expected) in [
         (
@@ -50,9 +52,8 @@ fn what_is_in_use_is_refused() {
     }
     // A trunk that comes later takes nobody's address either.
     let _early = link.client("early", "vpn", 9);
-    let (_ours, theirs) = pair();
     let request = json!({ "op": "add_trunk", "name": "vpn", "mac": "02:00:00:00:00:09" });
-    let error = link.ask(request, &[theirs.as_fd()]).unwrap_err();
+    let error = link.try_add(request).err().unwrap();
     assert!(error.contains("is that of early"), "{error}");
     let names: Vec<_> = link.stats().keys().cloned().collect();
     assert_eq!(names, ["early", "net", "work"]);
@@ -64,8 +65,7 @@ fn what_makes_no_sense_is_refused_with_what_to_do() {
     let refuse = |key: &str, value: serde_json::Value| {
         let mut request = client("work", "net", 9);
         request[key] = value;
-        let (_ours, theirs) = pair();
-        link.ask(request, &[theirs.as_fd()]).unwrap_err()
+        link.try_add(request).err().unwrap()
     };
     for name in ["", "a b", "a/b", "ä", "a\nb", &"x".repeat(65)] {
         let error = refuse("name", json!(name));
@@ -94,10 +94,9 @@ fn what_makes_no_sense_is_refused_with_what_to_do() {
     refuse("extra", json!(1));
     refuse("op", json!("add_hub"));
     let mtu = |mtu: u16| {
-        let (_ours, theirs) = pair();
         let request =
             json!({ "op": "add_trunk", "name": "net", "mac": "02:00:00:00:00:01", "mtu": mtu });
-        link.ask(request, &[theirs.as_fd()])
+        link.try_add(request).map(|_| ())
     };
     assert!(mtu(67).unwrap_err().contains("choose 68 to 65521"));
     assert!(mtu(65522).is_err());
@@ -111,7 +110,7 @@ fn what_makes_no_sense_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn only_connected_sequenced_sockets_are_ports() {
+fn only_connected_sequenced_sockets_and_rings_are_ports() {
     let link = Link::start();
     let of = |kind| socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
     let (stream, _stream) = of(SocketType::STREAM);
@@ -126,14 +125,36 @@ fn only_connected_sequenced_sockets_are_ports() {
         file.as_fd(),
         udp.as_fd(),
     ];
+    let ring = Memory::create().unwrap();
     for fd in wrong {
-        let error = link.ask(client("work", "net", 9), &[fd]).unwrap_err();
+        let fds = [fd, ring.as_fd()];
+        let error = link.ask(client("work", "net", 9), &fds).unwrap_err();
         assert!(error.contains("no connected SOCK_SEQPACKET"), "{error}");
     }
     let (one, two) = pair();
-    for fds in [&[][..], &[one.as_fd(), two.as_fd()]] {
+    for fds in [
+        &[][..],
+        &[one.as_fd()],
+        &[one.as_fd(), ring.as_fd(), two.as_fd()],
+    ] {
         let error = link.ask(client("work", "net", 9), fds).unwrap_err();
-        assert!(error.contains("exactly one descriptor"), "{error}");
+        assert!(error.contains("exactly two descriptors"), "{error}");
+    }
+    let flags = MemfdFlags::ALLOW_SEALING;
+    let short = rustix::fs::memfd_create("short", flags).unwrap();
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&short, seals).unwrap();
+    let long = rustix::fs::memfd_create("long", flags).unwrap();
+    rustix::fs::ftruncate(&long, MEMORY_BYTES as u64).unwrap();
+    for (fd, expected) in [
+        (two.as_fd(), "its size is not sealed"),
+        (file.as_fd(), "its size is not sealed"),
+        (long.as_fd(), "its size is not sealed"),
+        (short.as_fd(), "it has 0 bytes"),
+    ] {
+        let fds = [one.as_fd(), fd];
+        let error = link.ask(client("work", "net", 9), &fds).unwrap_err();
+        assert!(error.contains(expected), "{error}");
     }
     let error = link.ask(json!({ "op": "stats" }), &[one.as_fd()]);
     assert!(error.unwrap_err().contains("no descriptor"));
@@ -143,14 +164,14 @@ fn only_connected_sequenced_sockets_are_ports() {
 #[test]
 fn there_is_a_limit_of_ports_and_statistics_come_in_parts() {
     let link = Link::start();
-    // The other ends are all in this process.
+    // The other ends, and their rings, are all in this process.
     let limits = getrlimit(Resource::Nofile);
-    if limits.maximum.is_some_and(|maximum| maximum < 2048) {
-        println!("SKIPPED: this process may not have 2048 descriptors");
+    if limits.maximum.is_some_and(|maximum| maximum < 4096) {
+        println!("SKIPPED: this process may not have 4096 descriptors");
         return;
     }
     let raised = Rlimit {
-        current: limits.current.map(|current| current.max(2048)),
+        current: limits.current.map(|current| current.max(4096)),
         ..limits
     };
     setrlimit(Resource::Nofile, raised).unwrap();
@@ -164,11 +185,10 @@ fn there_is_a_limit_of_ports_and_statistics_come_in_parts() {
             "mac": format!("02:00:00:00:{high:02x}:{low:02x}"),
             "address": format!("10.137.{high}.{low}"),
         });
-        let (ours, theirs) = pair();
-        link.ask(request, &[theirs.as_fd()]).map(|_| ours)
+        link.try_add(request)
     };
     let cards: Vec<_> = (0..1024).map(|number| add(number).unwrap()).collect();
-    let error = add(1024).unwrap_err();
+    let error = add(1024).err().unwrap();
     assert!(error.contains("1024 ports already"), "{error}");
     let stats = link.stats();
     assert_eq!(stats.len(), 1024);

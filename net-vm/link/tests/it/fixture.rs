@@ -4,8 +4,10 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use bulkhead_ring::{Endpoint, Memory, Side, WAKE};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -88,11 +90,17 @@ impl Link {
         }
     }
 
+    /// Adds a port, if it may be.
+    pub fn try_add(&self, request: Value) -> Result<Card, String> {
+        let (card, theirs) = pair();
+        let memory = Memory::create().unwrap();
+        self.ask(request, &[theirs.as_fd(), memory.as_fd()])?;
+        Ok(Card::new(card, memory))
+    }
+
     /// Adds a port; the other end of its cable.
     pub fn add(&self, request: Value) -> Card {
-        let (card, theirs) = pair();
-        self.ask(request, &[theirs.as_fd()]).unwrap();
-        Card { socket: card }
+        self.try_add(request).unwrap()
     }
 
     pub fn trunk(&self, name: &str, mac: &str) -> Card {
@@ -178,29 +186,61 @@ pub fn client(name: &str, trunk: &str, number: u8) -> Value {
 /// A card: the other end of a port.
 pub struct Card {
     pub socket: OwnedFd,
+    pub memory: OwnedFd,
+    ring: Mutex<Endpoint>,
 }
 
 impl Card {
+    pub fn new(socket: OwnedFd, memory: OwnedFd) -> Self {
+        let mapped = Arc::new(Memory::map(&memory).unwrap());
+        let ring = Mutex::new(Endpoint::attach(mapped, Side::Card).unwrap());
+        Card {
+            socket,
+            memory,
+            ring,
+        }
+    }
+
+    pub fn ring(&self) -> MutexGuard<'_, Endpoint> {
+        self.ring.lock().unwrap()
+    }
+
+    /// Writes over the memory that it has with the link.
+    pub fn scribble(&self, at: usize, bytes: &[u8]) {
+        rustix::io::pwrite(&self.memory, bytes, at as u64).unwrap();
+    }
+
+    /// Says something by the socket.
+    pub fn say(&self, bytes: &[u8]) {
+        send(&self.socket, bytes, SendFlags::NOSIGNAL).unwrap();
+    }
+
     /// Sends, and waits for room if need be.
     pub fn send(&self, packet: &[u8]) {
-        send(&self.socket, packet, SendFlags::NOSIGNAL).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while !self.try_send(packet) {
+            assert!(Instant::now() < deadline, "no room");
+            std::thread::sleep(Duration::from_micros(200));
+        }
     }
 
     /// Sends if there is room.
     pub fn try_send(&self, packet: &[u8]) -> bool {
-        match send(
-            &self.socket,
-            packet,
-            SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-        ) {
-            Ok(_) => true,
-            Err(Errno::AGAIN) => false,
-            Err(error) => panic!("{error}"),
+        let mut ring = self.ring();
+        let sent = ring.outgoing.push(packet, &[]).unwrap();
+        self.wake(&mut ring);
+        sent
+    }
+
+    fn wake(&self, ring: &mut Endpoint) {
+        if ring.must_wake() {
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            let _ = send(&self.socket, &[WAKE], flags);
         }
     }
 
-    /// A packet that is there now.
-    pub fn try_receive(&self) -> Option<Vec<u8>> {
+    /// A packet of the socket that is there now.
+    pub fn try_hear(&self) -> Option<Vec<u8>> {
         let mut bytes = vec![0; 1 << 17];
         match recv(&self.socket, &mut bytes, RecvFlags::DONTWAIT) {
             Ok((length, _)) => {
@@ -210,6 +250,28 @@ impl Card {
             Err(Errno::AGAIN) => None,
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// A packet that is there now: what the socket says but for wakes, or a packet of the ring.
+    pub fn try_receive(&self) -> Option<Vec<u8>> {
+        while let Some(said) = self.try_hear() {
+            if said != [WAKE] {
+                return Some(said);
+            }
+        }
+        let mut ring = self.ring();
+        let length = ring.incoming.peek().unwrap()?;
+        let mut bytes = vec![0; length];
+        ring.incoming.copy(0, &mut bytes);
+        ring.incoming.drop_next();
+        self.wake(&mut ring);
+        Some(bytes)
+    }
+
+    /// The link is to wake this side. True if there is something already.
+    pub fn wait_for_packets(&self) -> bool {
+        let mut ring = self.ring();
+        ring.incoming.wait_for_packets().unwrap()
     }
 
     pub fn receive(&self) -> Vec<u8> {

@@ -83,9 +83,14 @@ fn pump(tap: &OwnedFd, card: &Card, vlan: Option<u8>, stop: &AtomicBool) {
             PollFd::new(tap, PollFlags::IN),
             PollFd::new(&card.socket, PollFlags::IN),
         ];
+        let nanoseconds = if card.wait_for_packets() {
+            0
+        } else {
+            50_000_000
+        };
         let limit = Timespec {
             tv_sec: 0,
-            tv_nsec: 50_000_000,
+            tv_nsec: nanoseconds,
         };
         poll(&mut fds, Some(&limit)).unwrap();
         while let Ok(length) = rustix::io::read(tap, &mut bytes) {

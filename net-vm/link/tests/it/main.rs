@@ -8,3 +8,4 @@ mod frames;
 mod fuzz;
 mod isolation;
 mod kernel;
+mod ring;

@@ -146,13 +146,13 @@ impl VirtioDevice for Net {
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        let port = self
+        let channel = self
             .port
-            .try_clone()
+            .channel()
             .map_err(ActivateError::host("copying the network's socket"))?;
         let plugged = self.plugged.clone();
         let fault = activation.fault.clone();
-        let parts = Parts::new(port, activation, plugged)
+        let parts = Parts::new(channel, activation, plugged)
             .ok_or(ActivateError::Driver("the card needs both of its queues"))?;
         let worker = Worker::spawn("net", move |stop| {
             if let Err(error) = worker::run(parts, &stop) {
