@@ -164,7 +164,10 @@ fn hold(address: &str, port: &str, file: &str) -> io::Result<()> {
     for count in 1_u64.. {
         stream.write_all(b"x")?;
         stream.read_exact(&mut [0])?;
-        std::fs::write(file, count.to_string())?;
+        // Never half a number.
+        let new = format!("{file}.new");
+        std::fs::write(&new, count.to_string())?;
+        std::fs::rename(&new, file)?;
         std::thread::sleep(Duration::from_millis(200));
     }
     Ok(())

@@ -155,6 +155,8 @@ struct Held<'a> {
 impl<'a> Held<'a> {
     fn begin(context: &'a Context<'a>, domain: &str, address: &str) -> Result<Self, Failure> {
         let probe = format!("/tmp/{PROBE}");
+        // What an earlier one has counted is not what this one has.
+        context.guest(domain, &["rm", "-f", HELD])?;
         let running = context.spawn_in(domain, &[&probe, "hold", address, ECHO, HELD])?;
         let held = Held {
             context,
