@@ -9,7 +9,7 @@ use crate::check;
 use crate::e2e::context::{Background, Context};
 use crate::e2e::desktop::Desktop;
 use crate::e2e::{Failure, Outcome, Place, Scenario};
-use crate::scenarios::net::link::{PROBE, nothing_on_the_host};
+use crate::scenarios::net::link::{PROBE, listens, nothing_on_the_host};
 
 pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
     name: "crossing-connect",
@@ -90,15 +90,6 @@ fn serve(context: &Context<'_>) -> Result<Background, Failure> {
         listens(context, "personal", port)?;
     }
     Ok(servers)
-}
-
-/// Waits until something listens in a domain.
-fn listens(context: &Context<'_>, domain: &str, port: u16) -> Outcome {
-    let wait = format!(
-        "for i in $(seq 200); do grep -q ':{port:04X} 00000000:0000 0A' /proc/net/tcp && exit 0; \
-         sleep 0.1; done; exit 1"
-    );
-    context.guest_ok(domain, &["sh", "-c", &wait]).map(drop)
 }
 
 /// `bulkhead connect work personal:PORT` on the host.

@@ -156,12 +156,18 @@ pub(super) fn serve_bytes(
     let make = format!("head -c {bytes} /dev/urandom > {FILE}; sha256sum < {FILE}");
     let sum = context.guest_ok(net, &["sh", "-c", &make])?;
     let served = context.spawn_in(net, &[&probe, "serve", PORT, FILE])?;
-    let wait = format!(
-        "for i in $(seq 100); do grep -q ':{:04X} ' /proc/net/tcp && exit 0; sleep 0.1; done; exit 1",
-        PORT.parse::<u16>().unwrap_or_default()
-    );
-    context.guest_ok(net, &["sh", "-c", &wait])?;
+    listens(context, net, PORT.parse().unwrap_or_default())?;
     Ok((served, sum))
+}
+
+/// Waits until something listens in a domain.
+pub(in crate::scenarios) fn listens(context: &Context<'_>, domain: &str, port: u16) -> Outcome {
+    // 0A is the state LISTEN.
+    let wait = format!(
+        "for i in $(seq 200); do grep -q ':{port:04X} 00000000:0000 0A' /proc/net/tcp && exit 0; \
+         sleep 0.1; done; exit 1"
+    );
+    context.guest_ok(domain, &["sh", "-c", &wait]).map(drop)
 }
 
 /// The checksum of what a domain gets at an address, if it gets anything.
@@ -213,6 +219,7 @@ fn no_way_to_neighbours(context: &Context<'_>) -> Outcome {
     let neighbour = address(context, "personal", "card")?;
     let probe = format!("/tmp/{PROBE}");
     let _serves = context.spawn_in("personal", &[&probe, "serve", PORT, "/etc/passwd"])?;
+    listens(context, "personal", PORT.parse().unwrap_or_default())?;
     let own = fetch(context, "personal", &neighbour)?;
     check!(own.is_some(), "personal serves nothing");
     // Through the gateway.

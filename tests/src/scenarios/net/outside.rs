@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::link::{PORT, PROBE, address, fetch, make_net_domain, nothing_on_the_host, port, serve};
+use super::link::{
+    PORT, PROBE, address, fetch, listens, make_net_domain, nothing_on_the_host, port, serve,
+};
 use super::nic::{CARD, add, bind, with_iommu};
 use crate::check;
 use crate::e2e::context::Context;
@@ -250,7 +252,7 @@ fn nothing_else(context: &Context<'_>) -> Outcome {
     let probe = format!("/tmp/{PROBE}");
     let _serves = context.spawn_in("personal", &[&probe, "serve", PORT, "/etc/passwd"])?;
     let neighbour = address(context, "personal", "card")?;
-    std::thread::sleep(Duration::from_secs(1));
+    listens(context, "personal", PORT.parse().unwrap_or_default())?;
     let own = fetch(context, "personal", &neighbour)?;
     check!(own.is_some(), "personal serves nothing");
     for target in [net.as_str(), outer, &neighbour] {
