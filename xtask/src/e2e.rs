@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use bulkhead_image::recipe::Firmware;
 use bulkhead_tests::e2e::Place;
 use bulkhead_tests::e2e::runner::{self, Images};
+use bulkhead_tests::e2e::space;
 use bulkhead_tests::scenarios;
 
 use crate::TaskResult;
@@ -38,6 +39,11 @@ impl E2e {
             }
             return Ok(ExitCode::SUCCESS);
         }
+        let target = bulkhead_image::Layout::of_this_workspace()
+            .target()
+            .to_owned();
+        std::fs::create_dir_all(&target)?;
+        space::check(&target)?;
         let builder = self.build.builder()?;
         let any = |place: fn(&Place) -> bool| chosen.iter().any(|s| place(&s.run));
         let images = Images {
@@ -52,11 +58,11 @@ impl E2e {
             long: self.long,
         };
         drop(builder);
-        let target = bulkhead_image::Layout::of_this_workspace()
-            .target()
-            .to_owned();
         let tally = runner::run(&chosen, &images, &target)?;
         println!("{} passed, {} failed", tally.passed, tally.failed.len());
+        if !tally.repeated.is_empty() {
+            println!("only at the second attempt: {}", tally.repeated.join(", "));
+        }
         if tally.failed.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }

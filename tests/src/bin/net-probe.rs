@@ -25,6 +25,8 @@ use bulkhead_tests::hostile::frames;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Where nothing can come from, nobody waits as long.
 const CONNECT: Duration = Duration::from_secs(5);
+/// Between two tries of a connection.
+const AGAIN: Duration = Duration::from_millis(300);
 const PACKETS: usize = 20;
 /// Is in all that `attempt` sends, but in what begins a TCP connection.
 const MARK: &[u8] = b"bulkhead-leak";
@@ -173,7 +175,8 @@ fn hold(address: &str, port: &str, file: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Tries each way once, and then waits for answers.
+/// Sends by each way, and then waits for answers. A connection that is refused or cut off is made anew:
+/// Tor gives up those whose path it changes its mind about.
 fn attempt(address: &str, port: &str, resolver: &str, name: &str, seconds: &str) -> io::Result<()> {
     let (address, port): (Ipv4Addr, u16) = (parse(address)?, parse(port)?);
     let end = Instant::now() + Duration::from_secs(parse(seconds)?);
@@ -197,12 +200,15 @@ fn attempt(address: &str, port: &str, resolver: &str, name: &str, seconds: &str)
 
     let target = SocketAddrV4::new(address, port);
     let mut answered = Vec::new();
-    if let Ok(mut stream) = TcpStream::connect_timeout(&target.into(), left()) {
-        stream.set_read_timeout(Some(left()))?;
-        // An intermediary may accept what it cannot reach.
-        if io::Read::read(&mut stream, &mut [0]).is_ok_and(|count| count == 1) {
+    loop {
+        if is_served(target, left()) {
             answered.push("tcp");
+            break;
         }
+        if Instant::now() >= end {
+            break;
+        }
+        std::thread::sleep(AGAIN.min(left()));
     }
     for (word, socket) in [("dns", near), ("far-dns", far)] {
         socket.set_read_timeout(Some(left()))?;
@@ -226,6 +232,16 @@ fn attempt(address: &str, port: &str, resolver: &str, name: &str, seconds: &str)
     }
     println!("{}", answered.join(" "));
     Ok(())
+}
+
+/// Whether a connection comes to be and brings something: an intermediary may accept what it cannot
+/// reach.
+fn is_served(target: SocketAddrV4, patience: Duration) -> bool {
+    let Ok(mut stream) = TcpStream::connect_timeout(&target.into(), patience) else {
+        return false;
+    };
+    let waits = stream.set_read_timeout(Some(patience));
+    waits.is_ok() && stream.read(&mut [0]).is_ok_and(|count| count == 1)
 }
 
 /// A question for the address of a name (RFC 1035), which is marked.

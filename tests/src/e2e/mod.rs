@@ -11,6 +11,7 @@ pub mod here;
 pub mod own_host;
 pub mod picture;
 pub mod runner;
+pub mod space;
 
 /// Why a scenario failed, in words a person can act on.
 #[derive(Debug)]

@@ -321,6 +321,15 @@ impl Desktop {
         self.qmp.count("RESET")
     }
 
+    /// Whether QEMU holds the machine because its disk cannot be written.
+    fn cannot_write(&mut self) -> bool {
+        self.is_on()
+            && self
+                .qmp
+                .command("query-status", json!({}))
+                .is_ok_and(|status| status["status"] == "io-error")
+    }
+
     /// Whether the machine is on.
     pub fn is_on(&mut self) -> bool {
         ended(&mut self.qemu).is_none()
@@ -354,9 +363,13 @@ impl Desktop {
         self.qmp.command("input-send-event", arguments).map(drop)
     }
 
-    fn gone(&self, what: &str) -> MachineError {
+    fn gone(&mut self, what: &str) -> MachineError {
+        let mut what = what.to_owned();
+        if self.cannot_write() {
+            what += " (QEMU has stopped it, because it could not write to its disk: is this computer's disk full?)";
+        }
         MachineError::Gone {
-            what: what.to_owned(),
+            what,
             console: console_end(&self.serial),
         }
     }

@@ -45,7 +45,7 @@ pub(super) fn start(
 
 impl State {
     fn input_device_added(&mut self, mut device: Device) {
-        tracing::debug!(name = %device.name(), "input device");
+        tracing::info!(name = %device.name(), "input device");
         // A tap on a touch pad is a click.
         if device.config_tap_finger_count() > 0
             && let Err(error) = device.config_tap_set_enabled(true)

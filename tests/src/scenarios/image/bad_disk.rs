@@ -7,8 +7,11 @@ use std::time::Duration;
 use super::{AS_USER, in_session};
 use crate::check;
 use crate::e2e::disk::{BOOT_LIMIT, DiskContext, READY};
-use crate::e2e::{Outcome, Place, Scenario};
+use crate::e2e::{Failure, Outcome, Place, Scenario};
 use crate::machine::desktop::Desktop;
+
+/// From the power button to a machine that is off. Above the time that a service gets to end itself.
+const POWER_LIMIT: Duration = Duration::from_secs(120);
 
 pub(in crate::scenarios) const SMALL: Scenario = Scenario {
     name: "image-small-disk",
@@ -57,8 +60,10 @@ fn damaged(context: &DiskContext<'_>) -> Outcome {
     // machine's power button brings about.
     // Pressed at once: the compositor keeps it until the manager is there to hear of it.
     let _ = desktop.qmp("system_powerdown", serde_json::json!({}));
-    let off = desktop.wait_for_power_off(Duration::from_secs(80)).is_ok();
-    check!(off, "the power button does nothing");
+    if let Err(error) = desktop.wait_for_power_off(POWER_LIMIT) {
+        context.screenshot(&mut desktop, "still-on")?;
+        return Err(Failure::new(format!("the power button: {error}")));
+    }
     let start = context.image().partitions.data.start_bytes;
     let disk = File::options()
         .read(true)
