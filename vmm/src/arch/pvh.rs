@@ -2,7 +2,6 @@
 //! kernel of it, of memory and of ACPI. The kernel itself is placed by [`super::elf`].
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
 
 use linux_loader::configurator::pvh::PvhBootConfigurator;
 use linux_loader::configurator::{BootConfigurator, BootParams};
@@ -12,6 +11,7 @@ use linux_loader::loader::elf::start_info::{
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::layout;
+use crate::memory::reader::Piece;
 use crate::memory::{self, GuestMemory};
 
 const START_INFO_MAGIC: u32 = 0x336e_c578;
@@ -67,13 +67,13 @@ pub struct LoadedInitramfs {
     pub length: u64,
 }
 
-/// Loads the initramfs as high as it fits below the device hole.
-pub fn load_initramfs(
+/// Finds a place for the initramfs, as high as it fits below the device hole. What is to be read follows.
+pub fn place_initramfs<'f>(
     memory: &GuestMemory,
     kernel: &LoadedKernel,
-    file: &mut File,
+    file: &'f File,
     length: u64,
-) -> Result<LoadedInitramfs, LoadError> {
+) -> Result<(LoadedInitramfs, Piece<'f>), LoadError> {
     let total = memory::total_bytes(memory);
     let too_big = || LoadError::TooBig {
         memory_mib: total >> 20,
@@ -83,13 +83,13 @@ pub fn load_initramfs(
     if address < kernel.end {
         return Err(too_big());
     }
-    let size = usize::try_from(length).map_err(|_| too_big())?;
-    file.seek(SeekFrom::Start(0))
-        .map_err(|error| LoadError::Truncated(error.to_string()))?;
-    memory
-        .read_exact_volatile_from(GuestAddress(address), file, size)
-        .map_err(|error| LoadError::Truncated(error.to_string()))?;
-    Ok(LoadedInitramfs { address, length })
+    let piece = Piece {
+        file,
+        offset: 0,
+        address,
+        length,
+    };
+    Ok((LoadedInitramfs { address, length }, piece))
 }
 
 /// Writes command line, memory map and start information. `rsdp` is where ACPI begins.

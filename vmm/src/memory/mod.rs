@@ -1,6 +1,7 @@
 //! Guest RAM and the window of host memory shown to the guest.
 
 pub mod host_window;
+pub mod reader;
 
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 

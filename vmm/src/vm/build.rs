@@ -10,7 +10,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::devices::{self, Placer};
-use super::{Vm, VmError};
+use super::{LoadError, Vm, VmError};
 use crate::arch::{acpi, cpuid, elf, layout, pvh, registers};
 use crate::bus::{Bus, BusDevice};
 use crate::config::Prepared;
@@ -19,7 +19,7 @@ use crate::devices::rtc::Rtc;
 use crate::devices::serial::{self, SerialPort};
 use crate::exit::ExitSignal;
 use crate::irq::IrqRouter;
-use crate::memory::{self, GuestMemory};
+use crate::memory::{self, GuestMemory, reader};
 use crate::pci::coalesced::Coalesced;
 use crate::pci::root::{ConfigPorts, Ecam};
 use crate::vcpu::Buses;
@@ -175,19 +175,33 @@ struct Kernel {
 }
 
 fn load_kernel(memory: &GuestMemory, prepared: &mut Prepared) -> Result<Kernel, VmError> {
+    let because = |name: &str| {
+        let name = name.to_owned();
+        move |source| VmError::Load { name, source }
+    };
     let name = prepared.kernel.name.clone();
-    let loaded = elf::load(memory, &prepared.kernel.file).map_err(|source| VmError::Load {
-        name: name.clone(),
-        source,
-    })?;
-    let initramfs = match &mut prepared.initramfs {
+    let (loaded, kernel) = elf::place(memory, &prepared.kernel.file).map_err(because(&name))?;
+    let mut pieces = kernel;
+    let of_kernel = pieces.len();
+    let mut initramfs_name = &name;
+    let initramfs = match &prepared.initramfs {
         Some((file, length)) => {
-            let result = pvh::load_initramfs(memory, &loaded, &mut file.file, *length);
-            let name = file.name.clone();
-            Some(result.map_err(|source| VmError::Load { name, source })?)
+            initramfs_name = &file.name;
+            let placed = pvh::place_initramfs(memory, &loaded, &file.file, *length);
+            let (placed, piece) = placed.map_err(because(&file.name))?;
+            pieces.push(piece);
+            Some(placed)
         }
         None => None,
     };
+    reader::read(memory, &pieces).map_err(|failed| {
+        let name = if failed.piece < of_kernel {
+            &name
+        } else {
+            initramfs_name
+        };
+        because(name)(LoadError::Truncated(failed.why.to_string()))
+    })?;
     let cmdline = std::mem::take(&mut prepared.cmdline);
     Ok(Kernel {
         name,
