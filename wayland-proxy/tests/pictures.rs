@@ -21,6 +21,7 @@ enum Op {
         rect: [i32; 4],
         colour: u8,
         surface_damage: bool,
+        asks_for_frame: bool,
     },
     /// Shows nothing.
     Hide,
@@ -33,8 +34,10 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let rect = [-3..W, -3..H, 0..W, 0..H].prop_map(|r| r);
     prop_oneof![
-        8 => (0usize..3, rect, any::<u8>(), any::<bool>()).prop_map(
-            |(buffer, rect, colour, surface_damage)| Op::Draw { buffer, rect, colour, surface_damage }
+        8 => (0usize..3, rect, any::<u8>(), any::<bool>(), any::<bool>()).prop_map(
+            |(buffer, rect, colour, surface_damage, asks_for_frame)| {
+                Op::Draw { buffer, rect, colour, surface_damage, asks_for_frame }
+            }
         ),
         1 => Just(Op::Hide),
         1 => (1i32..3).prop_map(Op::Scale),
@@ -69,7 +72,11 @@ fn run(ops: &[Op], release: Release, sealed: bool) {
                 rect,
                 colour,
                 surface_damage,
+                asks_for_frame,
             } => {
+                if asks_for_frame {
+                    client.frame(surface);
+                }
                 draw(&mut canvas, rect, colour);
                 let offset = (buffer * PICTURE_BYTES) as u64;
                 rustix::io::pwrite(&file, &canvas, offset).unwrap();
@@ -127,7 +134,8 @@ proptest! {
     fn every_picture_is_complete(
         ops in prop::collection::vec(op(), 1..40),
         release in prop_oneof![
-            Just(Release::Replaced), Just(Release::Immediately), Just(Release::Held),
+            Just(Release::Replaced), Just(Release::ByAnother), Just(Release::Immediately),
+            Just(Release::Held),
         ],
         sealed in any::<bool>(),
     ) {
@@ -168,6 +176,72 @@ fn only_damage_is_copied() {
         );
         assert_eq!(setup.stat("full_copies"), copies);
     }
+}
+
+/// A client that waits for its frames has one blob, and each byte is copied once, although the host
+/// keeps the picture until the next one.
+#[test]
+fn a_picture_that_was_drawn_is_drawn_over() {
+    for release in [Release::Replaced, Release::ByAnother] {
+        draws_over(release);
+    }
+}
+
+fn draws_over(release: Release) {
+    let setup = Setup::new();
+    setup.host.set_release(release);
+    let mut client = setup.client();
+    let surface = client.surface();
+    let (pool, _file) = client.pool(PICTURE_BYTES, true);
+    let buffer = client.buffer(pool, 0, W, H, STRIDE);
+    let mut show = |setup: &Setup, x: i32, frame: bool| {
+        let before = (setup.stat("bytes_copied"), setup.host.pools());
+        if frame {
+            client.frame(surface);
+        }
+        client.attach(surface, buffer);
+        client.damage_buffer(surface, [x, 0, 1, 5]);
+        client.commit(surface);
+        assert!(client.roundtrip());
+        assert!(setup.host.last_picture().is_some());
+        let after = (setup.stat("bytes_copied"), setup.host.pools());
+        (after.0 - before.0, after.1 - before.1)
+    };
+    assert_eq!(show(&setup, 0, true), (PICTURE_BYTES as u64, 1));
+    for x in 1..10 {
+        assert_eq!(show(&setup, x, true), (20, 0));
+    }
+    // The last one was drawn; of this one nobody says so.
+    assert_eq!(show(&setup, 10, false), (20, 0));
+    assert_eq!(show(&setup, 11, true), (PICTURE_BYTES as u64, 1));
+    assert_eq!(show(&setup, 12, true), (20, 0));
+    // Two that take turns, as long as nobody says what was drawn: each is complete, no third is needed.
+    assert_eq!(show(&setup, 13, false), (20, 0));
+    for x in 14..20 {
+        let (copied, pools) = show(&setup, x, false);
+        assert!(
+            (20..=100).contains(&copied) && pools == 0,
+            "{copied} bytes, {pools} more pools"
+        );
+    }
+}
+
+/// The picture of a subsurface may have to wait for its parent's.
+#[test]
+fn a_subsurface_is_not_drawn_over() {
+    let setup = Setup::new();
+    let mut client = setup.client();
+    let (parent, surface) = (client.surface(), client.surface());
+    client.subsurface(surface, parent);
+    let (pool, _file) = client.pool(PICTURE_BYTES, true);
+    let buffer = client.buffer(pool, 0, W, H, STRIDE);
+    for _ in 0..4 {
+        client.frame(surface);
+        client.attach(surface, buffer);
+        client.commit(surface);
+        assert!(client.roundtrip());
+    }
+    assert_eq!(setup.host.pools(), 2);
 }
 
 #[test]

@@ -178,6 +178,11 @@ impl Client {
             (Role::Callback, _, _) => {
                 // Most often it is time to draw.
                 self.reply_due = Some(std::time::Instant::now() + REPLY);
+                if let Some(surface) = self.frames.remove(&id)
+                    && let Some(surface) = self.surfaces.get_mut(&surface)
+                {
+                    surface.frame_done(id);
+                }
                 self.relay_event(id, object, opcode, desc, args)
             }
             (Role::DataSource, "cancelled", _) => {

@@ -193,6 +193,8 @@ pub struct Client {
     pools: HashMap<u32, Rc<Pool>>,
     buffers: HashMap<u32, Rc<Buffer>>,
     surfaces: HashMap<u32, Surface>,
+    /// Surfaces by the frame callbacks that they wait for; as many as there are callbacks.
+    frames: HashMap<u32, u32>,
     blobs: Blobs,
     /// A commit waits until this time for a picture to be released.
     stalled_until: Option<Instant>,
@@ -233,6 +235,7 @@ impl Client {
             pools: HashMap::new(),
             buffers: HashMap::new(),
             surfaces: HashMap::new(),
+            frames: HashMap::new(),
             blobs: Blobs::new(stats),
             stalled_until: None,
             reply_due: None,

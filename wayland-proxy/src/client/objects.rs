@@ -31,6 +31,8 @@ pub enum Role {
     Buffer,
     /// `wl_surface`.
     Surface,
+    /// `wl_subcompositor`.
+    Subcompositor,
     /// `wp_viewporter`.
     Viewporter,
     /// `wl_callback`.
@@ -54,6 +56,7 @@ impl Role {
             "wl_shm_pool" => Self::ShmPool,
             "wl_buffer" => Self::Buffer,
             "wl_surface" => Self::Surface,
+            "wl_subcompositor" => Self::Subcompositor,
             "wp_viewporter" => Self::Viewporter,
             "wl_callback" => Self::Callback,
             "wl_keyboard" => Self::Keyboard,

@@ -67,9 +67,10 @@ impl Client {
                 client_id,
             } => {
                 let layout = buffer.layout;
+                let drawn = surface.drawn();
                 let (serial, changed_pixels) = surface.commit_picture(layout);
                 let key = surface.key;
-                let (blob, since) = self.find_blob(key, layout)?;
+                let (blob, since) = self.find_blob(key, layout, drawn)?;
                 let host_buffer = self.host_buffer(blob, layout)?;
                 let Some(surface) = self.surfaces.get(&id) else {
                     return Ok(());
@@ -119,13 +120,14 @@ impl Client {
         &mut self,
         surface: u64,
         layout: Layout,
+        drawn: Option<u64>,
     ) -> Result<(BlobId, Option<u64>), ClientError> {
         let bytes = layout.stride as usize * layout.height as usize;
         let Some(class) = size_class(bytes) else {
             let message = format!("a picture of {bytes} bytes is larger than the host allows");
             return Err(ClientError::no_memory(message));
         };
-        match self.blobs.choose(surface, layout, class) {
+        match self.blobs.choose(surface, layout, class, drawn) {
             Choice::Holds(id, serial) => return Ok((id, Some(serial))),
             Choice::Free(id) => return Ok((id, None)),
             Choice::None => {}

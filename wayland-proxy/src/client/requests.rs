@@ -101,6 +101,14 @@ impl Client {
                 }
                 self.forward(request)?;
             }
+            (Role::Subcompositor, "get_subsurface") => {
+                if let [_, Arg::Object(surface), _] = *request.args
+                    && let Some(surface) = self.surfaces.get_mut(&surface)
+                {
+                    surface.is_subsurface = true;
+                }
+                self.forward(request)?;
+            }
             (Role::DataOffer, "receive") => {
                 let Request {
                     object,
@@ -435,6 +443,10 @@ impl Client {
             }
             ("damage_buffer", &[Arg::Int(x), Arg::Int(y), Arg::Int(w), Arg::Int(h)]) => {
                 surface.damage_buffer(Rect::from_untrusted(x, y, w, h));
+            }
+            ("frame", &[Arg::NewId(callback)]) => {
+                surface.ask_frame(callback);
+                self.frames.insert(callback, request.id);
             }
             ("set_buffer_scale", &[Arg::Int(scale)]) => surface.set_scale(scale),
             ("set_buffer_transform", &[Arg::Int(transform)]) => {

@@ -55,10 +55,25 @@ pub struct Blob {
     pub host_buffer: Option<(u32, Layout)>,
     /// The compositor may be reading it.
     busy: bool,
+    /// It was shown a second time before the compositor gave it back. Whether it comes back once for
+    /// both, or for each, is open ("undefined" in `wl_buffer.release`); ours gives it back once, when
+    /// another picture replaces it.
+    again: bool,
+    /// It came back while it has its surface's newest picture, perhaps only for the first time that it
+    /// was shown.
+    perhaps: bool,
     /// What it holds.
     holds: Option<(Picture, Layout)>,
     /// Counts uses, to find the one unused for longest.
     used: u64,
+}
+
+impl Blob {
+    fn give_back(&mut self) {
+        self.busy = false;
+        self.again = false;
+        self.perhaps = false;
+    }
 }
 
 /// All blobs of an application.
@@ -102,16 +117,17 @@ impl Blobs {
         self.blobs.get_mut(id.0)?.as_mut()
     }
 
-    /// Finds a free blob for a surface's next picture, best first: one that holds the surface's
-    /// newest picture, then one that no surface needs, then any of the right size.
-    pub fn choose(&self, surface: u64, layout: Layout, class: usize) -> Choice {
+    /// Finds a blob for a surface's next picture, best first: one that holds the surface's newest
+    /// picture, then one that no surface needs, then any of the right size. It is a free one, or has
+    /// the picture `drawn`.
+    pub fn choose(&self, surface: u64, layout: Layout, class: usize, drawn: Option<u64>) -> Choice {
         let free = || self.iter().filter(|(_, b)| !b.busy);
-        let own = free()
-            .filter_map(|(id, blob)| match blob.holds {
-                Some((held, of)) if held.surface == surface && of == layout => {
-                    Some((held.serial, id))
-                }
-                _ => None,
+        let own = self
+            .iter()
+            .filter_map(|(id, blob)| {
+                let (held, of) = blob.holds?;
+                let usable = !blob.busy || Some(held.serial) == drawn;
+                (usable && held.surface == surface && of == layout).then_some((held.serial, id))
             })
             .max_by_key(|(serial, _)| *serial);
         if let Some((serial, id)) = own {
@@ -141,6 +157,8 @@ impl Blobs {
             host_pool,
             host_buffer: None,
             busy: false,
+            again: false,
+            perhaps: false,
             holds: None,
             used: self.clock,
         };
@@ -162,18 +180,45 @@ impl Blobs {
     pub fn show(&mut self, id: BlobId, picture: Picture, layout: Layout) {
         self.clock += 1;
         let clock = self.clock;
-        if let Some(blob) = self.get(id) {
-            blob.busy = true;
-            blob.holds = Some((picture, layout));
-            blob.used = clock;
+        let holds = |b: &Blob| {
+            b.holds
+                .is_some_and(|(held, _)| held.surface == picture.surface)
+        };
+        for (place, blob) in self.blobs.iter_mut().enumerate() {
+            let Some(blob) = blob else { continue };
+            if place == id.0 {
+                blob.again = blob.busy;
+                blob.busy = true;
+                blob.holds = Some((picture, layout));
+                blob.used = clock;
+            } else if blob.perhaps && holds(blob) {
+                // Replaced now, so what came back was the last of it, or the last is about to come.
+                blob.give_back();
+            }
         }
     }
 
     /// The compositor is done with a buffer. `false` when no blob has it.
     pub fn release(&mut self, host_buffer: u32) -> bool {
-        let has = |b: &&mut Blob| b.host_buffer.is_some_and(|(id, _)| id == host_buffer);
-        let found = self.blobs.iter_mut().flatten().find(has);
-        found.map(|blob| blob.busy = false).is_some()
+        let newest = |of: Picture| {
+            let mut pictures = self.iter().filter_map(|(_, b)| b.holds);
+            !pictures.any(|(held, _)| held.surface == of.surface && held.serial > of.serial)
+        };
+        let has = |b: &Blob| b.host_buffer.is_some_and(|(id, _)| id == host_buffer);
+        let found = self.iter().find(|(_, b)| has(b));
+        let Some((id, unclear)) =
+            found.map(|(id, b)| (id, b.again && b.holds.is_some_and(|(held, _)| newest(held))))
+        else {
+            return false;
+        };
+        if let Some(blob) = self.get(id) {
+            if unclear {
+                blob.perhaps = true;
+            } else {
+                blob.give_back();
+            }
+        }
+        true
     }
 
     /// A surface is gone: its blobs are for anyone.
@@ -181,6 +226,9 @@ impl Blobs {
         for blob in self.blobs.iter_mut().flatten() {
             if blob.holds.is_some_and(|(held, _)| held.surface == surface) {
                 blob.holds = None;
+                if blob.perhaps {
+                    blob.give_back();
+                }
             }
         }
     }

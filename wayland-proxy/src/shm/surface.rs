@@ -12,6 +12,9 @@ const HISTORY: usize = 16;
 /// Rectangles of one commit that are kept; beyond, the whole picture counts as changed.
 const MAX_PENDING_RECTS: usize = 256;
 
+/// Frame callbacks of a surface that are watched at one time; of more, the later ones prove nothing.
+const MAX_WATCHED_FRAMES: usize = 16;
+
 /// A buffer as it was attached.
 #[derive(Debug, Clone)]
 pub enum Attached {
@@ -64,6 +67,13 @@ pub struct Surface {
     layout: Option<Layout>,
     /// The newest last; the last one belongs to `serial`.
     history: VecDeque<Change>,
+    /// It was made a subsurface once. Those may be shown only when their parent is.
+    pub is_subsurface: bool,
+    /// Frame callbacks that wait: the application's id, and the picture they were committed with or
+    /// after; none before the commit.
+    frames: Vec<(u32, Option<u64>)>,
+    /// The newest picture that the compositor is known to have drawn, or to have had no need to.
+    drawn: u64,
 }
 
 impl Surface {
@@ -81,6 +91,9 @@ impl Surface {
             serial: 0,
             layout: None,
             history: VecDeque::new(),
+            is_subsurface: false,
+            frames: Vec::new(),
+            drawn: 0,
         }
     }
 
@@ -119,10 +132,40 @@ impl Surface {
         self.transformed = untrusted_transform != 0;
     }
 
+    /// `wl_surface.frame`: the application asks when to draw the next picture.
+    pub fn ask_frame(&mut self, callback: u32) {
+        if self.frames.len() < MAX_WATCHED_FRAMES {
+            self.frames.push((callback, None));
+        }
+    }
+
+    /// `wl_callback.done`. The compositor answers when it has drawn what was committed with the request.
+    pub fn frame_done(&mut self, callback: u32) {
+        let at = self.frames.iter().position(|(id, _)| *id == callback);
+        if let Some((_, Some(serial))) = at.map(|at| self.frames.swap_remove(at)) {
+            self.drawn = self.drawn.max(serial);
+        }
+    }
+
+    fn commit_frames(&mut self) {
+        for (_, serial) in &mut self.frames {
+            serial.get_or_insert(self.serial);
+        }
+    }
+
+    /// The picture that is shown, if the compositor has drawn it. It is read again only where something
+    /// above it moves, so the next picture may be put over it in the same memory: in the time of one
+    /// copy, whoever looks there sees a part of what is about to be shown anyway. Not so a subsurface,
+    /// whose picture may wait for its parent's.
+    pub fn drawn(&self) -> Option<u64> {
+        (self.serial > 0 && self.drawn == self.serial && !self.is_subsurface).then_some(self.serial)
+    }
+
     /// A commit without a new picture: its damage means nothing for the copy.
     pub fn commit_without_picture(&mut self) {
         self.surface_damage.clear();
         self.buffer_damage.clear();
+        self.commit_frames();
     }
 
     /// A commit that shows nothing, or a buffer that is not copied.
@@ -159,6 +202,7 @@ impl Surface {
         self.too_many_rects = false;
         self.layout = Some(layout);
         self.serial += 1;
+        self.commit_frames();
         self.history.push_back(change);
         if self.history.len() > HISTORY {
             self.history.pop_front();
@@ -188,5 +232,64 @@ impl Surface {
             }
         }
         (region, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAYOUT: Layout = Layout {
+        width: 4,
+        height: 4,
+        stride: 16,
+        format: 0,
+        pixel_bytes: 4,
+    };
+
+    #[test]
+    fn a_picture_is_drawn_when_its_frame_is_answered() {
+        let mut surface = Surface::new(1);
+        assert_eq!(surface.drawn(), None);
+        surface.ask_frame(10);
+        // Not of a commit that is still to come.
+        surface.commit_picture(LAYOUT);
+        surface.ask_frame(11);
+        assert_eq!(surface.drawn(), None);
+        surface.frame_done(10);
+        assert_eq!(surface.drawn(), Some(1));
+        surface.commit_picture(LAYOUT);
+        assert_eq!(surface.drawn(), None);
+        // Answers of others, and the same one again.
+        surface.frame_done(10);
+        surface.frame_done(12);
+        assert_eq!(surface.drawn(), None);
+        surface.frame_done(11);
+        assert_eq!(surface.drawn(), Some(2));
+        // Asked for after the picture was committed.
+        surface.commit_picture(LAYOUT);
+        surface.ask_frame(13);
+        surface.commit_without_picture();
+        surface.frame_done(13);
+        assert_eq!(surface.drawn(), Some(3));
+        surface.is_subsurface = true;
+        assert_eq!(surface.drawn(), None);
+    }
+
+    #[test]
+    fn an_old_answer_proves_nothing_of_a_newer_picture() {
+        let mut surface = Surface::new(1);
+        surface.ask_frame(10);
+        surface.commit_picture(LAYOUT);
+        surface.commit_picture(LAYOUT);
+        surface.frame_done(10);
+        assert_eq!(surface.drawn(), None);
+        for callback in 0..1000 {
+            surface.ask_frame(callback);
+        }
+        surface.commit_picture(LAYOUT);
+        assert_eq!(surface.frames.len(), MAX_WATCHED_FRAMES);
+        surface.frame_done(999);
+        assert_eq!(surface.drawn(), None);
     }
 }

@@ -267,6 +267,17 @@ impl RawClient {
         surface
     }
 
+    /// Makes a surface a subsurface of another.
+    pub fn subsurface(&mut self, surface: u32, parent: u32) {
+        let subcompositor = self.bind(&core::WL_SUBCOMPOSITOR_INTERFACE, 1);
+        let subsurface = self.new_id(&core::WL_SUBSURFACE_INTERFACE);
+        self.request(subcompositor, 1, |m| {
+            m.uint(subsurface);
+            m.uint(surface);
+            m.uint(parent);
+        });
+    }
+
     /// A pool of this size, and its file.
     pub fn pool(&mut self, size: usize, sealed: bool) -> (u32, OwnedFd) {
         let shm = self.bind(&core::WL_SHM_INTERFACE, 1);
@@ -309,6 +320,13 @@ impl RawClient {
         self.request(surface, 9, |m| {
             [x, y, w, h].into_iter().for_each(|n| m.int(n))
         });
+    }
+
+    /// `wl_surface.frame`.
+    pub fn frame(&mut self, surface: u32) -> u32 {
+        let callback = self.new_id(&core::WL_CALLBACK_INTERFACE);
+        self.request(surface, 3, |m| m.uint(callback));
+        callback
     }
 
     pub fn commit(&mut self, surface: u32) {

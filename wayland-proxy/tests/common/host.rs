@@ -18,7 +18,8 @@ use wayland_protocols::xdg::shell::server::{xdg_surface, xdg_toplevel, xdg_wm_ba
 use wayland_server::backend::{ClientData, ObjectId};
 use wayland_server::protocol::{
     wl_buffer, wl_callback, wl_compositor, wl_data_device, wl_data_device_manager, wl_data_offer,
-    wl_data_source, wl_keyboard, wl_region, wl_seat, wl_shm, wl_shm_pool, wl_surface,
+    wl_data_source, wl_keyboard, wl_region, wl_seat, wl_shm, wl_shm_pool, wl_subcompositor,
+    wl_subsurface, wl_surface,
 };
 use wayland_server::{
     Client, DataInit, Dispatch, Display, DisplayHandle, GlobalDispatch, ListeningSocket, New,
@@ -30,8 +31,10 @@ type Job = Box<dyn FnOnce(&mut State, &DisplayHandle) + Send>;
 /// When buffers are released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Release {
-    /// When the next picture replaces them.
+    /// When the next picture replaces them, even one in the same buffer.
     Replaced,
+    /// When a picture in another buffer replaces them: smithay's way.
+    ByAnother,
     /// At once.
     Immediately,
     /// When the test says so.
@@ -142,6 +145,11 @@ impl TestHost {
         })
     }
 
+    /// Pieces of memory that it was given so far.
+    pub fn pools(&self) -> usize {
+        self.with(|state, _| state.pools)
+    }
+
     pub fn clients(&self) -> usize {
         self.with(|state, _| *state.clients.lock().unwrap())
     }
@@ -162,6 +170,7 @@ fn serve(listener: ListeningSocket, jobs: Receiver<Job>, stop: &AtomicBool, froz
     let mut handle = display.handle();
     handle.create_global::<State, wl_compositor::WlCompositor, ()>(6, ());
     // Not on the allow-list; before others so that names differ from a list without it.
+    handle.create_global::<State, wl_subcompositor::WlSubcompositor, ()>(1, ());
     handle.create_global::<State, ExtIdleNotifierV1, ()>(1, ());
     handle.create_global::<State, wl_shm::WlShm, ()>(1, ());
     handle.create_global::<State, wl_seat::WlSeat, ()>(9, ());
@@ -236,6 +245,7 @@ macro_rules! quiet {
 trait Bound<T> {
     fn bound(&mut self, _resource: &T) {}
 }
+impl Bound<wl_subcompositor::WlSubcompositor> for State {}
 impl Bound<wl_compositor::WlCompositor> for State {}
 impl Bound<wl_data_device_manager::WlDataDeviceManager> for State {}
 impl Bound<xdg_wm_base::XdgWmBase> for State {}
@@ -254,6 +264,7 @@ impl Bound<wl_seat::WlSeat> for State {
 }
 
 global!(
+    wl_subcompositor::WlSubcompositor,
     wl_compositor::WlCompositor,
     wl_shm::WlShm,
     wl_seat::WlSeat,
@@ -262,6 +273,7 @@ global!(
     ExtIdleNotifierV1
 );
 quiet!(
+    wl_subsurface::WlSubsurface,
     wl_keyboard::WlKeyboard,
     wl_region::WlRegion,
     xdg_toplevel::XdgToplevel,
@@ -321,6 +333,22 @@ impl Dispatch<wl_callback::WlCallback, ()> for State {
     }
 }
 
+impl Dispatch<wl_subcompositor::WlSubcompositor, ()> for State {
+    fn request(
+        _: &mut Self,
+        _: &Client,
+        _: &wl_subcompositor::WlSubcompositor,
+        request: wl_subcompositor::Request,
+        _: &(),
+        _: &DisplayHandle,
+        init: &mut DataInit<'_, Self>,
+    ) {
+        if let wl_subcompositor::Request::GetSubsurface { id, .. } = request {
+            init.init(id, ());
+        }
+    }
+}
+
 impl Dispatch<wl_surface::WlSurface, ()> for State {
     fn request(
         state: &mut Self,
@@ -357,6 +385,10 @@ impl Dispatch<wl_surface::WlSurface, ()> for State {
                 }
                 match state.release {
                     Release::Replaced => old.iter().for_each(wl_buffer::WlBuffer::release),
+                    Release::ByAnother => old
+                        .iter()
+                        .filter(|old| Some(*old) != attached.as_ref())
+                        .for_each(wl_buffer::WlBuffer::release),
                     Release::Immediately => attached.iter().for_each(wl_buffer::WlBuffer::release),
                     Release::Held => state.held.extend(attached),
                 }
