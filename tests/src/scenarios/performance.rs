@@ -16,7 +16,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 /// Boots of each machine; the medians are compared.
-const BOOTS: &str = "5";
+/// An even number: each is first as often as second.
+const BOOTS: &str = "8";
 /// How long frames are counted.
 const WATCH: Duration = Duration::from_secs(12);
 /// A goal of the VMM: memory of its own beyond the guest's RAM.
@@ -47,10 +48,10 @@ fn run(context: &Context<'_>) -> Outcome {
         "{execbuffers:?} execbuffers per frame"
     );
     let copied = figures["frames"]["bytes_copied_per_damaged_byte"].as_f64();
-    // Once where the host releases a picture at once. Our software renderer keeps the current
-    // picture, so two take turns, and damage that moves has to reach both: at most twice.
+    // Once: the next picture is drawn over one that was drawn. A frame that is late takes another
+    // picture, in which what changed before has to be made up for.
     check!(
-        copied.is_some_and(|n| n <= 2.0),
+        copied.is_some_and(|n| n <= 1.1),
         "{copied:?} bytes copied per damaged byte"
     );
     Ok(())
@@ -227,5 +228,10 @@ fn median(samples: &Value) -> f64 {
         .filter_map(Value::as_f64)
         .collect();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) {
+        return (at(middle.saturating_sub(1)) + at(middle)) / 2.0;
+    }
+    at(middle)
 }
