@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use bulkhead_net::config::Mac;
+use bulkhead_mac::Mac;
 use bulkhead_vmm_api::{
     ConsoleConfig, DiskConfig, ExitStatus as VmmStatus, GpuConfig, GuestConnections, NetConfig,
     PciAddress, Socket, Source, VfioConfig, VmConfig, VsockConfig,

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
+use bulkhead_mac::Mac;
+
 use crate::cards::{self, CLASS};
-use crate::config::{Card, Config, Mac, Trunk};
+use crate::config::{Card, Config, Trunk};
 use crate::dns;
 use crate::firewall::{self, Firewall};
 use crate::gateway::{self, Gateway};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::config::Mac;
+use bulkhead_mac::Mac;
 
 /// Where the kernel lists interfaces.
 pub const CLASS: &str = "/sys/class/net";

@@ -1,11 +1,10 @@
 //! What the manager says of a guest's network: all of it, each time.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
-use std::str::FromStr;
 
+use bulkhead_mac::Mac;
 use serde::{Deserialize, Serialize};
 
 use crate::address::is_of_a_machine;
@@ -81,11 +80,6 @@ pub struct Client {
     pub policy: Policy,
 }
 
-/// A card's hardware address (EUI-48).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Mac(pub [u8; 6]);
-
 /// Why a description cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -119,59 +113,6 @@ pub enum ConfigError {
     /// One card for both.
     #[error("{0} is the hardware address of two cards")]
     SameMac(Mac),
-}
-
-/// A text that is no hardware address.
-#[derive(Debug, thiserror::Error)]
-#[error("a hardware address of one card looks like 02:00:00:00:00:01")]
-pub struct InvalidMac;
-
-impl FromStr for Mac {
-    type Err = InvalidMac;
-
-    fn from_str(text: &str) -> Result<Self, InvalidMac> {
-        let mut bytes = [0; 6];
-        let mut parts = text.split(':');
-        for byte in &mut bytes {
-            let part = parts.next().ok_or(InvalidMac)?;
-            if part.len() != 2 || !part.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-                return Err(InvalidMac);
-            }
-            *byte = u8::from_str_radix(part, 16).map_err(|_| InvalidMac)?;
-        }
-        // The lowest bit of the first byte says: for many.
-        if parts.next().is_some() || bytes == [0; 6] || bytes[0] & 1 != 0 {
-            return Err(InvalidMac);
-        }
-        Ok(Mac(bytes))
-    }
-}
-
-impl TryFrom<String> for Mac {
-    type Error = InvalidMac;
-
-    fn try_from(text: String) -> Result<Self, InvalidMac> {
-        text.parse()
-    }
-}
-
-impl From<Mac> for String {
-    fn from(mac: Mac) -> String {
-        mac.to_string()
-    }
-}
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-impl fmt::Debug for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
 }
 
 impl Config {
@@ -294,8 +235,12 @@ mod tests {
             ("10.137.0.9", "10.137.0", "cannot be read"),
             ("\"mtu\":1500}", "\"mtu\":67}", "mtu 67"),
             ("02:00:00:00:01:05", "02:00:00:00:00:05", "of two cards"),
-            ("02:00:00:00:01:05", "03:00:00:00:01:05", "looks like"),
-            ("02:00:00:00:01:05", "2:0:0:0:1:5", "looks like"),
+            (
+                "02:00:00:00:01:05",
+                "03:00:00:00:01:05",
+                "no hardware address",
+            ),
+            ("02:00:00:00:01:05", "2:0:0:0:1:5", "no hardware address"),
             ("\"mtu\"", "\"speed\"", "unknown field `speed`"),
             ("{\n", "{\"physical\":true,\n", "no other way out"),
         ] {

@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use crate::mac::Mac;
+use bulkhead_mac::Mac;
+
 use crate::reason::Reason;
 use crate::wire::{array, be16};
 

@@ -5,13 +5,13 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use bulkhead_mac::Mac;
 use bulkhead_ring::{Broken, MapError, Memory};
 use rustix::net::{AddressFamily, SocketType, getpeername, sockopt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::link::Link;
-use crate::mac::Mac;
 use crate::packets;
 use crate::port::{Cable, Port};
 use crate::ports::{AddError, Entry, Side};

@@ -1,7 +1,8 @@
 //! Ethernet frames and their tags (IEEE 802.3, 802.1Q), and where they lie in the link's buffer.
 
+use bulkhead_mac::Mac;
+
 use crate::header::HEADER_BYTES;
-use crate::mac::Mac;
 use crate::reason::Reason;
 use crate::wire::{array, be16};
 

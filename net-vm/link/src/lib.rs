@@ -15,7 +15,6 @@ pub mod frame;
 pub mod header;
 pub mod ipv4;
 pub mod link;
-pub mod mac;
 mod packets;
 pub mod port;
 pub mod ports;

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
+use bulkhead_mac::Mac;
+
 use crate::bucket::{MAX_RATE, MIN_RATE};
-use crate::mac::Mac;
 use crate::port::Port;
 use crate::switch::{Client, Trunk};
 

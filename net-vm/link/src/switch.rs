@@ -5,11 +5,12 @@
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
+use bulkhead_mac::{BROADCAST, Mac};
+
 use crate::arp::{self, Operation};
 use crate::frame::{self, HEADROOM, MAX_PACKET_BYTES, MIN_BYTES, MIN_PACKET_BYTES, TAG_BYTES};
 use crate::header::{Contents, HEADER_BYTES, Header, Offload};
 use crate::ipv4;
-use crate::mac::{BROADCAST, Mac};
 use crate::reason::Reason;
 
 /// A tag's length in headers.

@@ -6,6 +6,7 @@ pub mod images;
 
 use std::fs::File;
 
+use bulkhead_mac::{BadMac, Mac};
 use bulkhead_ring::{MapError, Memory};
 use bulkhead_vmm_api::{
     ConsoleConfig, DiskConfig, GpuConfig, GuestConnections, NetConfig, PciAddress, Source,
@@ -15,8 +16,7 @@ use rustix::net::SocketType;
 
 use crate::devices::virtio::blk::Disk;
 use crate::devices::virtio::console::{Endpoint, terminal::RawMode};
-use crate::devices::virtio::net::device::BadMac;
-use crate::devices::virtio::net::{Mac, Net, Port};
+use crate::devices::virtio::net::{Net, Port};
 use crate::devices::virtio::vsock::GuestTarget;
 use crate::pci::vfio::{VfioError, host::Opened};
 use files::{FileError, Inherited, ListeningSocket, Named};

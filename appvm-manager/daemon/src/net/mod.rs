@@ -23,8 +23,9 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bulkhead_mac::Mac;
 use bulkhead_net::Config;
-use bulkhead_net::config::{Card, Client, Mac, Trunk};
+use bulkhead_net::config::{Card, Client, Trunk};
 use bulkhead_net::fixed::Fixed;
 use bulkhead_net::rules::Policy;
 use bulkhead_protocol::DomainName;

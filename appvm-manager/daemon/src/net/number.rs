@@ -6,7 +6,8 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use bulkhead_net::config::{Mac, VLANS};
+use bulkhead_mac::Mac;
+use bulkhead_net::config::VLANS;
 use bulkhead_protocol::DomainName;
 
 use crate::dirs::private_dir;

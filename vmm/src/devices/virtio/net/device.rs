@@ -1,9 +1,10 @@
 //! The device: its configuration, and the thread that it starts.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use bulkhead_mac::Mac;
 
 use super::port::Port;
 use super::worker::{self, Parts};
@@ -28,48 +29,6 @@ const F_EVENT_IDX: u64 = 1 << 29;
 pub(super) const OFFLOADS: u64 = F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6;
 /// Status bit: the cable is plugged in (virtio 1.2, 5.1.4).
 const LINK_UP: u16 = 1;
-
-/// A hardware address of one card.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mac(pub [u8; 6]);
-
-/// What is no address of a card.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is no hardware address of a card: write six bytes like 02:00:00:00:00:01, of which the \
-         first is even"
-)]
-pub struct BadMac(String);
-
-impl FromStr for Mac {
-    type Err = BadMac;
-
-    fn from_str(text: &str) -> Result<Self, BadMac> {
-        let bad = || BadMac(text.chars().take(40).collect());
-        let mut bytes = [0; 6];
-        let mut parts = text.split(':');
-        for byte in &mut bytes {
-            let part = parts
-                .next()
-                .filter(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
-                .ok_or_else(bad)?;
-            *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
-        }
-        // The lowest bit of the first byte means a group of cards.
-        let is_one_card = bytes[0] & 1 == 0 && bytes != [0; 6];
-        match parts.next() {
-            None if is_one_card => Ok(Mac(bytes)),
-            _ => Err(bad()),
-        }
-    }
-}
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
 
 /// A network card as a virtio device.
 pub struct Net {

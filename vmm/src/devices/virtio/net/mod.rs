@@ -14,7 +14,7 @@ mod ring;
 mod tests;
 mod worker;
 
-pub use device::{Mac, Net};
+pub use device::Net;
 pub use port::Port;
 
 /// `struct virtio_net_hdr_v1` (virtio 1.2, 5.1.6).

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bulkhead_mac::Mac;
 use bulkhead_ring::{Endpoint, Memory, Side, WAKE};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
@@ -14,7 +15,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::{MAX_FRAME_BYTES, Mac, Net, Port};
+use super::{MAX_FRAME_BYTES, Net, Port};
 use crate::devices::virtio::device::{
     Activation, ActiveQueue, DeviceFault, Interrupt, VirtioDevice,
 };

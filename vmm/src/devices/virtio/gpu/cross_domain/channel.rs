@@ -8,8 +8,7 @@ use std::sync::Arc;
 use super::super::super::poller::{Interest, Poller};
 use super::super::resources::HostMemory;
 use super::command::{
-    self, CHANNEL_WAYLAND, Command, Commands, ID_BLOB, ID_WRITE_PIPE, Identifier, SEND_BYTES,
-    WRITE_BYTES,
+    self, CHANNEL_WAYLAND, ID_BLOB, ID_WRITE_PIPE, Identifier, SEND_BYTES, WRITE_BYTES,
 };
 use super::connection::{Connection, Incoming, Outgoing};
 use super::image::Image;
@@ -69,81 +68,6 @@ impl Channel {
         }
     }
 
-    fn init(
-        &mut self,
-        query_ring: u32,
-        channel_ring: u32,
-        channel_type: u32,
-        host: &mut Host<'_>,
-    ) -> Result<(), ContextError> {
-        if !matches!(self.link, Link::Idle) {
-            return Err(ContextError::InitializedTwice);
-        }
-        if channel_type != CHANNEL_WAYLAND {
-            return Err(ContextError::ChannelType(channel_type));
-        }
-        check_rings([query_ring, channel_ring], host.resources, host.attached)?;
-        self.query_ring = query_ring;
-        self.channel_ring = channel_ring;
-        let connection = Connection::open(&self.path).map_err(|source| ContextError::Connect {
-            path: self.path.display().to_string(),
-            source,
-        })?;
-        host.poller
-            .add(
-                &connection,
-                host.token(ITEM_CONNECTION),
-                Interest::BothEdges,
-            )
-            .map_err(|error| ContextError::Host("watching the connection", error))?;
-        self.link = Link::Open(connection);
-        Ok(())
-    }
-
-    fn image_requirements(
-        &mut self,
-        image: Image,
-        host: &mut Host<'_>,
-    ) -> Result<(), ContextError> {
-        if matches!(self.link, Link::Idle) {
-            return Err(ContextError::NotInitialized);
-        }
-        let pipes = &self.write_pipes;
-        let answer = self
-            .objects
-            .requirements(image, |number| pipes.contains_key(&number))?;
-        write_ring(self.query_ring, &[&answer], host)
-    }
-
-    fn send(
-        &mut self,
-        identifiers: &[Identifier],
-        data: &[u8],
-        host: &mut Host<'_>,
-    ) -> Result<(), ContextError> {
-        if matches!(self.link, Link::Idle) {
-            return Err(ContextError::NotInitialized);
-        }
-        let mut descriptors = Vec::with_capacity(identifiers.len());
-        for identifier in identifiers {
-            descriptors.push(match *identifier {
-                Identifier::Blob(resource) => {
-                    if !host.attached.contains(&resource) {
-                        return Err(ContextError::Blob(resource));
-                    }
-                    let memory = host.resources.host_memory(resource);
-                    Outgoing::Memory(memory.map_err(|_| ContextError::Blob(resource))?)
-                }
-                Identifier::ReadPipe(given) => Outgoing::Pipe(self.open_read_pipe(given, host)?),
-            });
-        }
-        if let Link::Open(connection) = &mut self.link {
-            connection.send(data, descriptors)?;
-            host.stats.bytes_sent.add(data.len() as u64);
-        }
-        Ok(())
-    }
-
     fn open_read_pipe(&mut self, given: u32, host: &Host<'_>) -> Result<OwnedFd, ContextError> {
         let expected = self.last_read_pipe.wrapping_add(1).max(READ_PIPE_START);
         if given != expected {
@@ -160,30 +84,6 @@ impl Channel {
         self.last_read_pipe = expected;
         self.read_pipes.insert(expected, pipe);
         Ok(write_end)
-    }
-
-    fn write(
-        &mut self,
-        pipe: u32,
-        data: &[u8],
-        ends: bool,
-        host: &Host<'_>,
-    ) -> Result<Option<PipeMark>, ContextError> {
-        let Some(target) = self.write_pipes.get_mut(&pipe) else {
-            // It may have closed itself because nobody reads it any more. What was never a pipe
-            // is a mistake of the guest's.
-            return match self.objects.may_have_been_pipe(pipe) {
-                true => Ok(None),
-                false => Err(ContextError::NoWritePipe(pipe)),
-            };
-        };
-        host.stats.pipe_bytes.add(data.len() as u64);
-        let state = target.write(data, ends)?;
-        let mark = (pipe, target.accepted());
-        if state == PipeState::Finished {
-            self.close_write_pipe(pipe, host.poller);
-        }
-        Ok(Some(mark))
     }
 
     fn close_write_pipe(&mut self, number: u32, poller: &Poller) {
@@ -293,43 +193,103 @@ impl Channel {
 }
 
 impl CrossDomainBackend for Channel {
-    fn submit(
+    fn init(
         &mut self,
-        untrusted_commands: &[u8],
+        query_ring: u32,
+        channel_ring: u32,
+        channel_type: u32,
         host: &mut Host<'_>,
-    ) -> Result<Vec<PipeMark>, ContextError> {
-        Commands::check(untrusted_commands)?;
-        let mut marks = Vec::new();
-        for command in Commands::new(untrusted_commands) {
-            match command? {
-                Command::Init {
-                    query_ring,
-                    channel_ring,
-                    channel_type,
-                } => self.init(query_ring, channel_ring, channel_type, host)?,
-                Command::ImageRequirements {
-                    width,
-                    height,
-                    format,
-                } => {
-                    let image = Image {
-                        width,
-                        height,
-                        format,
-                    };
-                    self.image_requirements(image, host)?;
-                }
-                // The fence of the request is the poll.
-                Command::Poll => {}
-                Command::Send { identifiers, data } => self.send(&identifiers, data, host)?,
-                Command::Write {
-                    pipe,
-                    hang_up,
-                    data,
-                } => marks.extend(self.write(pipe, data, hang_up, host)?),
-            }
+    ) -> Result<(), ContextError> {
+        if !matches!(self.link, Link::Idle) {
+            return Err(ContextError::InitializedTwice);
         }
-        Ok(marks)
+        if channel_type != CHANNEL_WAYLAND {
+            return Err(ContextError::ChannelType(channel_type));
+        }
+        check_rings([query_ring, channel_ring], host.resources, host.attached)?;
+        self.query_ring = query_ring;
+        self.channel_ring = channel_ring;
+        let connection = Connection::open(&self.path).map_err(|source| ContextError::Connect {
+            path: self.path.display().to_string(),
+            source,
+        })?;
+        host.poller
+            .add(
+                &connection,
+                host.token(ITEM_CONNECTION),
+                Interest::BothEdges,
+            )
+            .map_err(|error| ContextError::Host("watching the connection", error))?;
+        self.link = Link::Open(connection);
+        Ok(())
+    }
+
+    fn image_requirements(
+        &mut self,
+        image: Image,
+        host: &mut Host<'_>,
+    ) -> Result<(), ContextError> {
+        if matches!(self.link, Link::Idle) {
+            return Err(ContextError::NotInitialized);
+        }
+        let pipes = &self.write_pipes;
+        let answer = self
+            .objects
+            .requirements(image, |number| pipes.contains_key(&number))?;
+        write_ring(self.query_ring, &[&answer], host)
+    }
+
+    fn send(
+        &mut self,
+        identifiers: &[Identifier],
+        data: &[u8],
+        host: &mut Host<'_>,
+    ) -> Result<(), ContextError> {
+        if matches!(self.link, Link::Idle) {
+            return Err(ContextError::NotInitialized);
+        }
+        let mut descriptors = Vec::with_capacity(identifiers.len());
+        for identifier in identifiers {
+            descriptors.push(match *identifier {
+                Identifier::Blob(resource) => {
+                    if !host.attached.contains(&resource) {
+                        return Err(ContextError::Blob(resource));
+                    }
+                    let memory = host.resources.host_memory(resource);
+                    Outgoing::Memory(memory.map_err(|_| ContextError::Blob(resource))?)
+                }
+                Identifier::ReadPipe(given) => Outgoing::Pipe(self.open_read_pipe(given, host)?),
+            });
+        }
+        if let Link::Open(connection) = &mut self.link {
+            connection.send(data, descriptors)?;
+            host.stats.bytes_sent.add(data.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        pipe: u32,
+        data: &[u8],
+        ends: bool,
+        host: &mut Host<'_>,
+    ) -> Result<Option<PipeMark>, ContextError> {
+        let Some(target) = self.write_pipes.get_mut(&pipe) else {
+            // It may have closed itself because nobody reads it any more. What was never a pipe
+            // is a mistake of the guest's.
+            return match self.objects.may_have_been_pipe(pipe) {
+                true => Ok(None),
+                false => Err(ContextError::NoWritePipe(pipe)),
+            };
+        };
+        host.stats.pipe_bytes.add(data.len() as u64);
+        let state = target.write(data, ends)?;
+        let mark = (pipe, target.accepted());
+        if state == PipeState::Finished {
+            self.close_write_pipe(pipe, host.poller);
+        }
+        Ok(Some(mark))
     }
 
     fn drained(&self, marks: &[PipeMark]) -> bool {

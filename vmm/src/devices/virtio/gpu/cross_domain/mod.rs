@@ -18,6 +18,8 @@ use std::collections::HashSet;
 
 use rustix::io::Errno;
 
+use self::command::{Command, Commands, Identifier};
+use self::image::Image;
 use super::super::poller::Poller;
 use super::resources::{HostMemory, Resources};
 use super::stats::Stats;
@@ -145,7 +147,70 @@ pub trait CrossDomainBackend: Send {
         &mut self,
         untrusted_commands: &[u8],
         host: &mut Host<'_>,
-    ) -> Result<Vec<PipeMark>, ContextError>;
+    ) -> Result<Vec<PipeMark>, ContextError> {
+        Commands::check(untrusted_commands)?;
+        let mut marks = Vec::new();
+        for command in Commands::new(untrusted_commands) {
+            match command? {
+                Command::Init {
+                    query_ring,
+                    channel_ring,
+                    channel_type,
+                } => self.init(query_ring, channel_ring, channel_type, host)?,
+                Command::ImageRequirements {
+                    width,
+                    height,
+                    format,
+                } => {
+                    let image = Image {
+                        width,
+                        height,
+                        format,
+                    };
+                    self.image_requirements(image, host)?;
+                }
+                // The fence of the request is the poll.
+                Command::Poll => {}
+                Command::Send { identifiers, data } => self.send(&identifiers, data, host)?,
+                Command::Write {
+                    pipe,
+                    hang_up,
+                    data,
+                } => marks.extend(self.write(pipe, data, hang_up, host)?),
+            }
+        }
+        Ok(marks)
+    }
+
+    /// The guest names its rings, and what it wants to speak with.
+    fn init(
+        &mut self,
+        query_ring: u32,
+        channel_ring: u32,
+        channel_type: u32,
+        host: &mut Host<'_>,
+    ) -> Result<(), ContextError>;
+
+    /// The guest asks how an image of this kind would lie in memory; the answer is in its query ring.
+    fn image_requirements(&mut self, image: Image, host: &mut Host<'_>)
+    -> Result<(), ContextError>;
+
+    /// Bytes for the compositor, with descriptors that the guest knows by name.
+    fn send(
+        &mut self,
+        identifiers: &[Identifier],
+        data: &[u8],
+        host: &mut Host<'_>,
+    ) -> Result<(), ContextError>;
+
+    /// Bytes for a pipe, which may be the last. Returned is what has to be drained, if anything.
+    fn write(
+        &mut self,
+        pipe: u32,
+        data: &[u8],
+        ends: bool,
+        host: &mut Host<'_>,
+    ) -> Result<Option<PipeMark>, ContextError>;
 
     /// Whether those pipes are drained.
     fn drained(&self, marks: &[PipeMark]) -> bool;

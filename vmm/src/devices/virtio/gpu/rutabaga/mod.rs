@@ -38,8 +38,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::super::poller::{Interest, Poller};
 use super::cross_domain::command::{
-    self, CHANNEL_WAYLAND, Command, Commands, ID_BLOB, ID_WRITE_PIPE, Identifier, READ, SEND_BYTES,
-    WRITE_BYTES,
+    self, CHANNEL_WAYLAND, ID_BLOB, ID_WRITE_PIPE, Identifier, READ, SEND_BYTES, WRITE_BYTES,
 };
 use super::cross_domain::connection::Connection;
 use super::cross_domain::image::Image;
@@ -230,92 +229,11 @@ impl RutabagaBackend {
         }
     }
 
-    fn init(
-        &mut self,
-        query_ring: u32,
-        channel_ring: u32,
-        channel_type: u32,
-        host: &Host<'_>,
-    ) -> Result<(), ContextError> {
-        if !matches!(self.link, Link::Idle) {
-            return Err(ContextError::InitializedTwice);
-        }
-        if channel_type != CHANNEL_WAYLAND {
-            return Err(ContextError::ChannelType(channel_type));
-        }
-        check_rings([query_ring, channel_ring], host.resources, host.attached)?;
-        self.query_ring = query_ring;
-        self.channel_ring = channel_ring;
-        let bytes = ring_bytes(host.resources, channel_ring).unwrap_or(0);
-        // No message may be longer than the guest's ring.
-        let bytes =
-            usize::try_from(bytes).map_or(MAX_RING_BYTES, |bytes| bytes.min(MAX_RING_BYTES));
-        let open = Open::start(&self.path, bytes, self.patience, &self.threads, host)?;
-        self.link = Link::Open(Box::new(open));
-        Ok(())
-    }
-
     fn open(&mut self) -> Result<&mut Open, ContextError> {
         match &mut self.link {
             Link::Open(open) => Ok(open),
             Link::Idle | Link::Closed => Err(ContextError::NotInitialized),
         }
-    }
-
-    fn image_requirements(&mut self, image: Image, host: &Host<'_>) -> Result<(), ContextError> {
-        self.open()?;
-        let pumps = &self.pumps;
-        let answer = self
-            .objects
-            .requirements(image, |number| pumps.contains_key(&number))?;
-        write_ring(self.query_ring, &[&answer], host)
-    }
-
-    /// Rutabaga makes at most one pipe per SEND: one with more is divided, so that each part has a
-    /// pipe and at least one byte. For the compositor's stream that makes no difference.
-    fn send(
-        &mut self,
-        identifiers: &[Identifier],
-        data: &[u8],
-        host: &Host<'_>,
-    ) -> Result<(), ContextError> {
-        self.open()?;
-        let mut parts = vec![Vec::new()];
-        let mut has_pipe = false;
-        for identifier in identifiers {
-            let item = match *identifier {
-                Identifier::Blob(resource) => {
-                    let own = host.attached.contains(&resource);
-                    let memory = host.resources.host_memory(resource);
-                    match memory {
-                        Ok(memory) if own => Sent::Memory(memory),
-                        _ => return Err(ContextError::Blob(resource)),
-                    }
-                }
-                Identifier::ReadPipe(given) => {
-                    if std::mem::replace(&mut has_pipe, true) {
-                        parts.push(Vec::new());
-                    }
-                    Sent::Pipe(self.expect_read_pipe(given)?)
-                }
-            };
-            if let Some(part) = parts.last_mut() {
-                part.push(item);
-            }
-        }
-        let mut rest = data;
-        let mut left = parts.len();
-        for part in parts {
-            left -= 1;
-            let length = if left == 0 { rest.len() } else { 1 };
-            let (now, later) = rest
-                .split_at_checked(length)
-                .filter(|(now, _)| !now.is_empty())
-                .ok_or(Failure::ManyPipes)?;
-            rest = later;
-            self.open()?.give(Job::Send(part, now.to_vec()))?;
-        }
-        Ok(())
     }
 
     /// Rutabaga counts in the same way, and would leak the pipe's descriptor if the guest did not.
@@ -330,29 +248,6 @@ impl RutabagaBackend {
         self.last_read_pipe = expected;
         self.read_pipes.insert(expected);
         Ok(expected)
-    }
-
-    fn write(
-        &mut self,
-        pipe: u32,
-        data: &[u8],
-        ends: bool,
-        host: &mut Host<'_>,
-    ) -> Result<Option<PipeMark>, ContextError> {
-        self.open()?;
-        let Some(pump) = self.pumps.get_mut(&pipe) else {
-            // It may have closed itself because nobody reads it any more. What was never a pipe
-            // is a mistake of the guest's, and rutabaga would drop an object for it.
-            return match self.objects.may_have_been_pipe(pipe) {
-                true => Ok(None),
-                false => Err(ContextError::NoWritePipe(pipe)),
-            };
-        };
-        pump.write(data, ends)?;
-        host.stats.pipe_bytes.add(data.len() as u64);
-        let mark = (pipe, pump.accepted());
-        self.advance(pipe, host)?;
-        Ok(Some(mark))
     }
 
     /// Moves on what is in a pump, and gives rutabaga its next WRITE.
@@ -443,43 +338,112 @@ impl RutabagaBackend {
 }
 
 impl CrossDomainBackend for RutabagaBackend {
-    fn submit(
+    fn init(
         &mut self,
-        untrusted_commands: &[u8],
+        query_ring: u32,
+        channel_ring: u32,
+        channel_type: u32,
         host: &mut Host<'_>,
-    ) -> Result<Vec<PipeMark>, ContextError> {
-        Commands::check(untrusted_commands)?;
-        let mut marks = Vec::new();
-        for command in Commands::new(untrusted_commands) {
-            match command? {
-                Command::Init {
-                    query_ring,
-                    channel_ring,
-                    channel_type,
-                } => self.init(query_ring, channel_ring, channel_type, host)?,
-                Command::ImageRequirements {
-                    width,
-                    height,
-                    format,
-                } => {
-                    let image = Image {
-                        width,
-                        height,
-                        format,
-                    };
-                    self.image_requirements(image, host)?;
+    ) -> Result<(), ContextError> {
+        if !matches!(self.link, Link::Idle) {
+            return Err(ContextError::InitializedTwice);
+        }
+        if channel_type != CHANNEL_WAYLAND {
+            return Err(ContextError::ChannelType(channel_type));
+        }
+        check_rings([query_ring, channel_ring], host.resources, host.attached)?;
+        self.query_ring = query_ring;
+        self.channel_ring = channel_ring;
+        let bytes = ring_bytes(host.resources, channel_ring).unwrap_or(0);
+        // No message may be longer than the guest's ring.
+        let bytes =
+            usize::try_from(bytes).map_or(MAX_RING_BYTES, |bytes| bytes.min(MAX_RING_BYTES));
+        let open = Open::start(&self.path, bytes, self.patience, &self.threads, host)?;
+        self.link = Link::Open(Box::new(open));
+        Ok(())
+    }
+
+    fn image_requirements(
+        &mut self,
+        image: Image,
+        host: &mut Host<'_>,
+    ) -> Result<(), ContextError> {
+        self.open()?;
+        let pumps = &self.pumps;
+        let answer = self
+            .objects
+            .requirements(image, |number| pumps.contains_key(&number))?;
+        write_ring(self.query_ring, &[&answer], host)
+    }
+
+    /// Rutabaga makes at most one pipe per SEND: one with more is divided, so that each part has a
+    /// pipe and at least one byte. For the compositor's stream that makes no difference.
+    fn send(
+        &mut self,
+        identifiers: &[Identifier],
+        data: &[u8],
+        host: &mut Host<'_>,
+    ) -> Result<(), ContextError> {
+        self.open()?;
+        let mut parts = vec![Vec::new()];
+        let mut has_pipe = false;
+        for identifier in identifiers {
+            let item = match *identifier {
+                Identifier::Blob(resource) => {
+                    let own = host.attached.contains(&resource);
+                    let memory = host.resources.host_memory(resource);
+                    match memory {
+                        Ok(memory) if own => Sent::Memory(memory),
+                        _ => return Err(ContextError::Blob(resource)),
+                    }
                 }
-                // The fence of the request is the poll.
-                Command::Poll => {}
-                Command::Send { identifiers, data } => self.send(&identifiers, data, host)?,
-                Command::Write {
-                    pipe,
-                    hang_up,
-                    data,
-                } => marks.extend(self.write(pipe, data, hang_up, host)?),
+                Identifier::ReadPipe(given) => {
+                    if std::mem::replace(&mut has_pipe, true) {
+                        parts.push(Vec::new());
+                    }
+                    Sent::Pipe(self.expect_read_pipe(given)?)
+                }
+            };
+            if let Some(part) = parts.last_mut() {
+                part.push(item);
             }
         }
-        Ok(marks)
+        let mut rest = data;
+        let mut left = parts.len();
+        for part in parts {
+            left -= 1;
+            let length = if left == 0 { rest.len() } else { 1 };
+            let (now, later) = rest
+                .split_at_checked(length)
+                .filter(|(now, _)| !now.is_empty())
+                .ok_or(Failure::ManyPipes)?;
+            rest = later;
+            self.open()?.give(Job::Send(part, now.to_vec()))?;
+        }
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        pipe: u32,
+        data: &[u8],
+        ends: bool,
+        host: &mut Host<'_>,
+    ) -> Result<Option<PipeMark>, ContextError> {
+        self.open()?;
+        let Some(pump) = self.pumps.get_mut(&pipe) else {
+            // It may have closed itself because nobody reads it any more. What was never a pipe
+            // is a mistake of the guest's, and rutabaga would drop an object for it.
+            return match self.objects.may_have_been_pipe(pipe) {
+                true => Ok(None),
+                false => Err(ContextError::NoWritePipe(pipe)),
+            };
+        };
+        pump.write(data, ends)?;
+        host.stats.pipe_bytes.add(data.len() as u64);
+        let mark = (pipe, pump.accepted());
+        self.advance(pipe, host)?;
+        Ok(Some(mark))
     }
 
     fn drained(&self, marks: &[PipeMark]) -> bool {
