@@ -19,6 +19,7 @@ use super::{
     Drm, Ownership,
     error::{ScreenError, event_loop},
     gpu::Gpu,
+    input,
     monitor::{Monitor, describe},
 };
 use crate::{
@@ -156,6 +157,7 @@ impl State {
         if drm.input.resume().is_err() {
             tracing::error!("the input devices did not come back");
         }
+        input::greet_opened(&mut drm.input, &drm.events);
         if let Some(gpu) = &mut drm.gpu {
             if let Err(error) = gpu.device.activate(false) {
                 tracing::error!(error = describe(&error), "graphics device");

@@ -9,7 +9,10 @@ use smithay::{
     input::keyboard::LedState,
     reexports::{
         calloop::LoopHandle,
-        input::{Device, DeviceCapability, Libinput},
+        input::{
+            Device, DeviceCapability, Event, Libinput,
+            event::{DeviceEvent, EventTrait},
+        },
     },
 };
 
@@ -40,7 +43,30 @@ pub(super) fn start(
             },
         )
         .map_err(event_loop)?;
+    greet_opened(&mut context, events);
     Ok(context)
+}
+
+/// Makes known what libinput has just opened or closed. It tells of that the next time that a device has
+/// something to say: without this, the first tap on a touch pad would be none, and lights would stay as
+/// they were before.
+pub(super) fn greet_opened(context: &mut Libinput, events: &LoopHandle<'static, State>) {
+    let changes: Vec<DeviceEvent> = context
+        .filter_map(|event| match event {
+            Event::Device(change) => Some(change),
+            // Nothing else is there before the devices are read.
+            _ => None,
+        })
+        .collect();
+    events.insert_idle(move |state| {
+        for change in changes {
+            match change {
+                DeviceEvent::Added(added) => state.input_device_added(added.device()),
+                DeviceEvent::Removed(removed) => state.input_device_removed(&removed.device()),
+                _ => {}
+            }
+        }
+    });
 }
 
 impl State {

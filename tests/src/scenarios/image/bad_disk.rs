@@ -145,6 +145,11 @@ fn unplugged(context: &DiskContext<'_>) -> Outcome {
         log.matches(READY).count() == 1,
         "the session started again while the output was away"
     );
+    // Before anybody has touched one: they are set up as soon as they are opened.
+    check!(
+        log.contains("input device") && log.contains("Power Button"),
+        "the log names no keyboards"
+    );
     desktop.cut_power();
     context.discard(&options)
 }

@@ -21,10 +21,13 @@ pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
 /// What the screen and the log say.
 const TOLD: &str = "damaged or was changed";
 
+/// The first of the bits.
+const HEAD: &str = "superblock";
+
 fn run(context: &DiskContext<'_>) -> Outcome {
     let root = &context.image().partitions.root_a;
     // The file system's own head, which is read before anything runs.
-    tried(context, "superblock", root.start_bytes + 1024 + 3)?;
+    tried(context, HEAD, root.start_bytes + 1024 + 3)?;
     // Code of a program that starts late.
     let at = code_of_the_compositor(context)?;
     tried(context, "program", at)
@@ -56,8 +59,12 @@ fn tried(context: &DiskContext<'_>, name: &str, at: u64) -> Outcome {
         !log.contains(READY),
         "the desktop started from a changed root"
     );
-    // Without anybody at the keyboard it turns off, and nothing was written to the data.
-    desktop.wait_for_power_off(Duration::from_secs(90))?;
+    // Without anybody at the keyboard it turns off: seen once, since it takes half a minute.
+    if name == HEAD || context.rounds(0, 1) > 0 {
+        desktop.wait_for_power_off(Duration::from_secs(90))?;
+    } else {
+        desktop.cut_power();
+    }
     context.discard(&options)
 }
 
