@@ -31,6 +31,7 @@ pub mod services;
 pub mod stamp;
 pub mod template;
 pub mod tools;
+pub mod tracing_calls;
 
 pub use builder::{Builder, Options};
 pub use error::Error;

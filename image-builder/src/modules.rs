@@ -9,9 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use object::LittleEndian;
+use object::elf::FileHeader64;
+use object::read::elf::{FileHeader as _, SectionHeader as _};
+
 use crate::{
     command::{program, run},
     error::{Error, io},
+    tracing_calls,
 };
 
 /// Why the modules cannot be resolved.
@@ -173,17 +178,22 @@ pub fn resolve(source: &dyn ModuleSource, names: &[String]) -> Result<Vec<Module
 
 /// A module's file without what the kernel would only spend time on as it loads it in a guest: its
 /// signature, which is checked each time although nothing depends on the outcome (the archive that it
-/// comes from is checked as a whole, or not), and its types for BPF programs. In the emulated host a
-/// fifth of a guest's start. The kernel marks itself as tainted (`E`).
+/// comes from is checked as a whole, or not), its types for BPF programs, and what is there to trace its
+/// functions. In the emulated host a quarter of a guest's start. The kernel marks itself as tainted (`E`).
 pub fn bare(module: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut module = module.to_vec();
+    let untraced = tracing_calls::take_out(&mut module).is_ok_and(|all| all);
     let folder = tempfile::tempdir().map_err(io("creating a folder in", &std::env::temp_dir()))?;
     let (from, to) = (folder.path().join("module"), folder.path().join("bare"));
-    fs::write(&from, module).map_err(io("writing", &from))?;
+    fs::write(&from, &module).map_err(io("writing", &from))?;
     // What lies behind the file's sections, as the signature does, is not copied.
+    let mut command = program("objcopy", "binutils")?;
+    command.args(["--remove-section=.BTF", "--remove-section=.BTF.base"]);
+    if untraced {
+        command.arg(format!("--remove-section={}", tracing_calls::LIST));
+    }
     run(
-        program("objcopy", "binutils")?
-            .args(["--remove-section=.BTF", "--remove-section=.BTF.base"])
-            .args([&from, &to]),
+        command.args([&from, &to]),
         "taking a module's signature away",
     )?;
     fs::read(&to).map_err(io("reading", &to))
@@ -287,39 +297,10 @@ impl ModuleInformation {
 
 /// The content of a section of a 64-bit little-endian ELF file.
 fn elf_section<'a>(elf: &'a [u8], wanted: &str) -> Option<&'a [u8]> {
-    let half = |at: usize| -> Option<usize> {
-        Some(usize::from(u16::from_le_bytes(
-            elf.get(at..at + 2)?.try_into().ok()?,
-        )))
-    };
-    let word = |at: usize| -> Option<usize> {
-        usize::try_from(u32::from_le_bytes(elf.get(at..at + 4)?.try_into().ok()?)).ok()
-    };
-    let long = |at: usize| -> Option<usize> {
-        usize::try_from(u64::from_le_bytes(
-            elf.get(at..at.checked_add(8)?)?.try_into().ok()?,
-        ))
-        .ok()
-    };
-    if elf.get(..5)? != b"\x7fELF\x02" {
-        return None;
-    }
-    let (table, entry_size, count, names) = (long(0x28)?, half(0x3a)?, half(0x3c)?, half(0x3e)?);
-    let header = |index: usize| table.checked_add(index.checked_mul(entry_size)?);
-    let range = |at: usize| -> Option<&'a [u8]> {
-        let (offset, size) = (long(at.checked_add(0x18)?)?, long(at.checked_add(0x20)?)?);
-        elf.get(offset..offset.checked_add(size)?)
-    };
-    let names = range(header(names)?)?;
-    (0..count).find_map(|index| {
-        let at = header(index)?;
-        let name = names.get(word(at)?..)?.split(|byte| *byte == 0).next()?;
-        if name == wanted.as_bytes() {
-            range(at)
-        } else {
-            None
-        }
-    })
+    let header = FileHeader64::<LittleEndian>::parse(elf).ok()?;
+    let sections = header.sections(LittleEndian, elf).ok()?;
+    let (_, section) = sections.section_by_name(LittleEndian, wanted.as_bytes())?;
+    section.data(LittleEndian, elf).ok()
 }
 
 #[cfg(test)]
@@ -331,7 +312,7 @@ mod tests {
         let names = b"\0.shstrtab\0.modinfo\0";
         let information = information.replace('|', "\0");
         let mut elf = vec![0_u8; 0x40];
-        elf[..5].copy_from_slice(b"\x7fELF\x02");
+        elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
         let names_at = elf.len();
         elf.extend_from_slice(names);
         let information_at = elf.len();
