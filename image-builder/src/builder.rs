@@ -365,7 +365,7 @@ impl Builder {
         output: &Path,
     ) -> Result<(), Error> {
         let vmlinux = output.with_file_name("vmlinux");
-        let mut inputs = Inputs::new("initramfs", 4);
+        let mut inputs = Inputs::new("initramfs", 5);
         inputs
             .text("kernel", &kernel.version)
             .text("modules", &loaded.modules.join(","))

@@ -4,8 +4,8 @@
 //! (`__mcount_loc`). As the kernel loads a module it puts an instruction that does nothing at each of
 //! them, and for each looks through all names of the module, to leave out functions that were replaced
 //! at link time (`test_for_valid_rec` in kernel/trace/ftrace.c). For the modules that each of our guests
-//! loads that is a twentieth of its start. What can be done once, when the initramfs is made, is done
-//! here; then the list is of no use.
+//! loads that took 0.08 s of its start in the emulated host. What can be done once, when the initramfs is
+//! made, is done here; then the list is of no use.
 
 use std::ops::Range;
 
