@@ -188,6 +188,7 @@ impl Blobs {
             let Some(blob) = blob else { continue };
             if place == id.0 {
                 blob.again = blob.busy;
+                blob.perhaps = false;
                 blob.busy = true;
                 blob.holds = Some((picture, layout));
                 blob.used = clock;
