@@ -2,11 +2,10 @@
 
 use std::io::Cursor;
 
-use crate::decode::DecodeError;
+use crate::MAX_SIDE;
+use crate::error::DecodeError;
 use crate::scale::Rgba;
 
-/// The longest side of a picture that is decoded. Icons are smaller; a bomb is not.
-pub const MAX_SIDE: u32 = 1024;
 /// What the decoder may allocate for itself.
 const MAX_DECODER_BYTES: usize = 16 * 1024 * 1024;
 

@@ -14,6 +14,7 @@
 //! Start reading at [`decode`].
 
 pub mod decode;
+pub mod error;
 pub mod sandbox;
 
 mod bitmap;
@@ -24,3 +25,5 @@ mod vector;
 pub const SIZE: u32 = 48;
 /// The longest input. A longer one is refused before it is looked at.
 pub const MAX_INPUT: usize = 256 * 1024;
+/// The longest side of a picture that is decoded, in pixels. Icons are smaller; a bomb is not.
+pub const MAX_SIDE: u32 = 1024;

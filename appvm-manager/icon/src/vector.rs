@@ -4,7 +4,7 @@ use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::roxmltree::{Document, ParsingOptions};
 use resvg::usvg::{ImageHrefResolver, Options, Tree};
 
-use crate::decode::DecodeError;
+use crate::error::DecodeError;
 
 /// Elements, texts and comments together. Real icons have hundreds.
 const MAX_NODES: u32 = 20_000;

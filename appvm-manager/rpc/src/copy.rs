@@ -39,7 +39,7 @@ pub fn send_dropped(drop: u64, target: &str, uris: &[String]) -> Result<(), Fail
     let files = files.ok_or_else(|| Failure::usage("not every address is one of a file"))?;
     let request = CallRequest {
         target: target.to_owned(),
-        service: crate::serve::COPY.to_owned(),
+        service: crate::services::COPY.to_owned(),
         drop: Some(drop),
     };
     send_with(request, &files, &mut Meter::default()).map(|_| ())

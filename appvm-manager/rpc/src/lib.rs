@@ -20,6 +20,7 @@ pub mod open;
 pub mod picture;
 pub mod program;
 pub mod serve;
+pub mod services;
 pub mod tcp;
 pub mod url;
 

@@ -7,15 +7,9 @@ use std::path::PathBuf;
 use bulkhead_protocol::client::Stdio;
 
 use crate::call::{call, nowhere};
+use crate::services::{NOTIFY, OPEN_FILE, OPEN_URL};
 use crate::{Failure, copy, url};
 
-/// The service that opens a web address.
-pub const OPEN_URL: &str = "qubes.OpenURL";
-/// The service that opens a file.
-pub const OPEN_FILE: &str = "qubes.OpenInVM";
-
-/// The host's service that shows a text.
-pub const NOTIFY: &str = "bulkhead.Notify";
 /// The longest input of that kind; far less than a pipe holds.
 const MAX_LINE: usize = 8192;
 

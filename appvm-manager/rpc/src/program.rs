@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::connect::{self, Wanted};
 use crate::serve::{self, Request};
-use crate::{Failure, call, copy, help, open};
+use crate::{Failure, call, copy, help, open, services};
 
 /// Whom a copy goes to if nobody is named: the policy or the user choose.
 const ANYONE: &str = "@default";
@@ -59,7 +59,7 @@ pub fn run(name: &OsStr, arguments: Vec<OsString>) -> Result<u8, Failure> {
             files,
             and_remove,
         } => {
-            copy::send(&to, serve::COPY, &files)?;
+            copy::send(&to, services::COPY, &files)?;
             if and_remove {
                 copy::remove(&files)?;
             }

@@ -22,7 +22,7 @@ use bulkhead_transfer::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
-use crate::{Failure, open, picture, tcp, url};
+use crate::{Failure, picture, services, tcp, url};
 
 /// Where services are looked for, first match first. `~` is the user's home.
 pub const FOLDERS: [&str; 6] = [
@@ -33,8 +33,6 @@ pub const FOLDERS: [&str; 6] = [
     "/etc/qubes-rpc",
     "~/.local/share/bulkhead/rpc",
 ];
-/// The service that takes files.
-pub const COPY: &str = "qubes.Filecopy";
 /// No such service; as a shell says it of a program.
 const NOT_FOUND: u8 = 127;
 /// How long a sender of files may send nothing.
@@ -112,7 +110,7 @@ pub fn serve(request: &Request) -> Result<u8, Failure> {
         return Err(Failure::new(126, format!("{}: {error}", program.display())));
     }
     match request.service.as_str() {
-        COPY => {
+        services::COPY => {
             let received = receive(request, &home)?;
             if let Some(manager) = manager {
                 let folder = home.join("Incoming").join(request.source.as_str());
@@ -124,11 +122,11 @@ pub fn serve(request: &Request) -> Result<u8, Failure> {
             Ok(0)
         }
         CONNECT_SERVICE => tcp::serve(&request.argument),
-        open::OPEN_URL => open_url().map(|()| 0),
+        services::OPEN_URL => open_url().map(|()| 0),
         picture::DECODE => picture::decode(io::stdin().lock(), io::stdout().lock())
             .map(|()| 0)
             .map_err(|error| Failure::new(1, error.to_string())),
-        open::OPEN_FILE => {
+        services::OPEN_FILE => {
             let received = receive(request, &home)?;
             let folder = home.join("Incoming").join(request.source.as_str());
             match received.names.first() {
