@@ -85,6 +85,9 @@ pub fn run(scenarios: &[Scenario], images: &Images, target: &Path) -> Result<Tal
     while let Some((scenario, attempt)) = queue.pop() {
         let folder = target.join("e2e").join(scenario.name);
         fresh_folder(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        if attempt == Attempt::First {
+            let _ = std::fs::remove_dir_all(folder.with_extension("first"));
+        }
         let start = Instant::now();
         eprintln!("scenario {}: {}", scenario.name, scenario.about);
         let (outcome, consoles) = match scenario.run {
