@@ -18,7 +18,7 @@ use crate::machine::{Accelerator, BootOptions, Machine, best_accelerator};
 pub struct Tally {
     /// Scenarios that held.
     pub passed: usize,
-    /// Names of those that held only when they ran once more, which an emulated machine allows.
+    /// Names of those that held only when they ran once more, after a fault of the emulator.
     pub repeated: Vec<String>,
     /// Names of those that did not.
     pub failed: Vec<String>,
@@ -28,12 +28,6 @@ pub struct Tally {
 /// meets a breakpoint that nobody set, or a VM's saved registers are not its own, so that its guest
 /// crashes or panics. A scenario that failed beside one of these runs a second time, and only then.
 const EMULATOR_FAULTS: [&str; 3] = ["Oops: int3", GUEST_HAS_CRASHED, GUEST_HAS_PANICKED];
-
-/// How many scenarios of a run may fail for another reason and run once more. An emulated machine is
-/// some twenty times slower than a real one, and as slow again when something runs beside it: a time
-/// limit that is generous elsewhere is met by most runs, not by all. More than two in one run is no
-/// accident.
-const SECOND_CHANCES: usize = 2;
 
 /// Which run of a scenario it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,7 +70,6 @@ pub struct Images {
 pub fn run(scenarios: &[Scenario], images: &Images, target: &Path) -> Result<Tally, String> {
     let mut tally = Tally::default();
     let mut machine: Option<Machine> = None;
-    let mut chances = SECOND_CHANCES;
     let mut queue: Vec<(&Scenario, Attempt)> = scenarios
         .iter()
         .rev()
@@ -121,11 +114,11 @@ pub fn run(scenarios: &[Scenario], images: &Images, target: &Path) -> Result<Tal
         if let Some(broken) = machine.take() {
             let _ = std::fs::write(folder.join("host-console.log"), broken.console_log());
         }
-        let why = match attempt {
-            Attempt::First => second_attempt(best_accelerator(), &consoles, &mut chances),
+        let fault = match attempt {
+            Attempt::First => emulator_fault(best_accelerator(), &consoles),
             Attempt::Second => None,
         };
-        let Some(why) = why else {
+        let Some(fault) = fault else {
             eprintln!("  pictures and logs: {}", folder.display());
             tally.repeated.retain(|name| name != scenario.name);
             tally.failed.push(scenario.name.to_owned());
@@ -134,7 +127,10 @@ pub fn run(scenarios: &[Scenario], images: &Images, target: &Path) -> Result<Tal
         let kept = folder.with_extension("first");
         let _ = std::fs::remove_dir_all(&kept);
         std::fs::rename(&folder, &kept).map_err(|e| format!("{}: {e}", folder.display()))?;
-        eprintln!("  {why}; pictures and logs: {}", kept.display());
+        eprintln!(
+            "  the emulated processor had a fault ({fault:?}); once more; pictures and logs: {}",
+            kept.display()
+        );
         tally.repeated.push(scenario.name.to_owned());
         queue.push((scenario, Attempt::Second));
     }
@@ -179,20 +175,6 @@ fn in_host(
         *machine = None;
     }
     Ok((outcome, consoles))
-}
-
-/// Why a scenario that has failed runs once more; none when its failure counts.
-fn second_attempt(accelerator: Accelerator, consoles: &str, chances: &mut usize) -> Option<String> {
-    if let Some(fault) = emulator_fault(accelerator, consoles) {
-        return Some(format!(
-            "the emulated processor had a fault ({fault:?}); once more"
-        ));
-    }
-    if accelerator != Accelerator::Emulation {
-        return None;
-    }
-    *chances = chances.checked_sub(1)?;
-    Some("this machine is emulated; once more".to_owned())
 }
 
 /// The line in which one of [`EMULATOR_FAULTS`] shows. A real processor has none of them.
@@ -271,19 +253,6 @@ fn fresh_folder(folder: &PathBuf) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn second_chances_end_and_a_real_machine_has_none() {
-        let again = |accelerator, chances: &mut usize| {
-            second_attempt(accelerator, "booted\n", chances).is_some()
-        };
-        let mut chances = SECOND_CHANCES;
-        assert!(!again(Accelerator::Kvm, &mut chances));
-        for _ in 0..SECOND_CHANCES {
-            assert!(again(Accelerator::Emulation, &mut chances));
-        }
-        assert!(!again(Accelerator::Emulation, &mut chances));
-    }
 
     #[test]
     fn only_a_fault_of_an_emulated_processor_is_one() {

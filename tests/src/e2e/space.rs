@@ -42,9 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn this_disk_has_a_size() {
-        let here = std::env::temp_dir();
-        assert!(rustix::fs::statvfs(&here).is_ok_and(|disk| disk.f_blocks > 0));
+    fn what_is_not_there_is_told() {
         assert!(check(Path::new("/nowhere/at/all")).is_err());
     }
 }
