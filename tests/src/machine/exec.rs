@@ -2,14 +2,18 @@
 
 use std::{
     io::Write,
-    path::PathBuf,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
 use bulkhead_host_init::protocol::{CHUNK, ExecRequest, Exit, Frame, Kind, User};
 
-use super::{MachineError, connection::Connection, console_end};
+use super::{
+    MachineError,
+    connection::Connection,
+    console_end, end_of,
+    examine::{self, Traces},
+};
 
 /// A command to run, with what it needs.
 #[derive(Debug, Clone)]
@@ -17,6 +21,8 @@ pub struct Exec {
     request: ExecRequest,
     timeout: Option<Duration>,
     stdin: Stdin,
+    /// Whether it looks at the machine itself: then its own end in time needs no such look.
+    looks: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +43,7 @@ impl Exec {
             },
             timeout: None,
             stdin: Stdin::Bytes(Vec::new()),
+            looks: false,
         }
     }
 
@@ -87,6 +94,12 @@ impl Exec {
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
         self
+    }
+
+    /// For looking at a machine, which may not even answer that within this time.
+    pub(super) fn looking(mut self, limit: Duration) -> Self {
+        self.looks = true;
+        self.timeout(limit)
     }
 
     /// With this standard input; without, it is empty.
@@ -146,7 +159,8 @@ pub struct Process {
     frames: mpsc::Receiver<Frame>,
     name: String,
     deadline: Option<(Instant, Duration)>,
-    console: PathBuf,
+    looks: bool,
+    traces: Traces,
     output: Output,
     ended: bool,
 }
@@ -164,7 +178,7 @@ impl Process {
     pub(super) fn start(
         connection: Arc<Connection>,
         exec: &Exec,
-        console: PathBuf,
+        traces: Traces,
     ) -> Result<Self, MachineError> {
         let (stream, frames) = connection.open_stream();
         let mut process = Self {
@@ -173,7 +187,8 @@ impl Process {
             frames,
             name: exec.describe(),
             deadline: exec.timeout.map(|limit| (Instant::now() + limit, limit)),
-            console,
+            looks: exec.looks,
+            traces,
             output: Output {
                 exit: Exit::Status(0),
                 stdout: Vec::new(),
@@ -202,7 +217,7 @@ impl Process {
         let what = format!("{what}, while running {}", self.name);
         MachineError::Gone {
             what,
-            console: console_end(&self.console),
+            console: console_end(&self.traces.console),
         }
     }
 
@@ -324,9 +339,18 @@ impl Process {
                 if let Some((deadline, limit)) = self.deadline
                     && Instant::now() >= deadline
                 {
+                    let state = if self.looks {
+                        String::new()
+                    } else {
+                        examine::what_hangs(&self.connection, &self.traces)
+                    };
                     let _ = self.kill();
-                    let (command, seconds) = (self.name.clone(), limit.as_secs());
-                    return Err(MachineError::TimedOut { command, seconds });
+                    return Err(MachineError::TimedOut {
+                        command: self.name.clone(),
+                        seconds: limit.as_secs(),
+                        said: end_of(&format!("{}{}", self.output.text(), self.output.errors())),
+                        state,
+                    });
                 }
                 return Ok(Event::Nothing);
             }

@@ -13,6 +13,7 @@ pub mod accelerator;
 mod connection;
 pub mod desktop;
 pub mod disk_copy;
+mod examine;
 mod exec;
 mod keyboard;
 mod qemu;
@@ -32,6 +33,7 @@ use bulkhead_image::builder::HostImages;
 
 pub use accelerator::{Accelerator, best as best_accelerator};
 use connection::Connection;
+use examine::Traces;
 pub use exec::{Exec, Output, Process};
 
 /// How long an emulated machine may take to its first command.
@@ -81,12 +83,18 @@ pub enum MachineError {
         reason: String,
     },
     /// A command did not end in time.
-    #[error("{command} did not end within {seconds} s and was killed")]
+    #[error(
+        "{command} did not end within {seconds} s and was killed; it had said:\n{said}\n{state}"
+    )]
     TimedOut {
         /// The command.
         command: String,
         /// The limit.
         seconds: u64,
+        /// The end of what it wrote until then.
+        said: String,
+        /// What the machine did at that moment, as far as it could be seen.
+        state: String,
     },
 }
 
@@ -144,7 +152,7 @@ impl BootOptions {
 pub struct Machine {
     qemu: Child,
     connection: Arc<Connection>,
-    console: PathBuf,
+    traces: Traces,
     out: PathBuf,
     boot_time: Duration,
     accelerator: Accelerator,
@@ -186,12 +194,14 @@ impl Machine {
 
         let accelerator = options.accelerator.unwrap_or_else(accelerator::best);
         let socket = folder.path().join("exec.sock");
+        let monitor = folder.path().join("qmp.sock");
         let listener =
             std::os::unix::net::UnixListener::bind(&socket).map_err(io("listening at", &socket))?;
         let places = qemu::Places {
             out: &out,
             console: &console,
             socket: &socket,
+            monitor: &monitor,
         };
         let mut qemu = qemu::start(options, accelerator, &places)?;
         let deadline = start + BOOT_TIMEOUT;
@@ -207,7 +217,7 @@ impl Machine {
         let mut machine = Self {
             qemu,
             connection,
-            console,
+            traces: Traces { console, monitor },
             out,
             boot_time: Duration::ZERO,
             accelerator,
@@ -251,7 +261,7 @@ impl Machine {
     /// What the machine's kernel and PID 1 wrote to the console.
     #[must_use]
     pub fn console_log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.console).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&fs::read(&self.traces.console).unwrap_or_default()).into_owned()
     }
 
     /// Whether the machine still runs.
@@ -276,7 +286,7 @@ impl Machine {
 
     /// Starts a command.
     pub fn spawn(&self, exec: &Exec) -> Result<Process, MachineError> {
-        Process::start(Arc::clone(&self.connection), exec, self.console.clone())
+        Process::start(Arc::clone(&self.connection), exec, self.traces.clone())
     }
 
     /// Ends the machine in order: what was written to /out is complete, and belongs to us.
@@ -298,7 +308,7 @@ impl Machine {
     }
 
     fn gone(&self, what: &str) -> MachineError {
-        let console = console_end(&self.console);
+        let console = console_end(&self.traces.console);
         if console.contains("Kernel panic") {
             MachineError::Panicked { console }
         } else {
@@ -328,7 +338,13 @@ fn ended(child: &mut Child) -> Option<ExitStatus> {
 }
 
 fn console_end(console: &Path) -> String {
-    let text = String::from_utf8_lossy(&fs::read(console).unwrap_or_default()).into_owned();
+    end_of(&String::from_utf8_lossy(
+        &fs::read(console).unwrap_or_default(),
+    ))
+}
+
+/// The last lines of a text.
+fn end_of(text: &str) -> String {
     let lines: Vec<&str> = text
         .lines()
         .filter(|line| !line.trim().is_empty())

@@ -27,6 +27,7 @@ pub(super) struct Places<'a> {
     pub out: &'a Path,
     pub console: &'a Path,
     pub socket: &'a Path,
+    pub monitor: &'a Path,
 }
 
 /// Starts QEMU.
@@ -101,6 +102,10 @@ fn arguments(options: &BootOptions, accelerator: Accelerator, places: &Places<'_
         "-device",
         format!("virtserialport,chardev=exec,name={PORT_NAME}"),
     );
+    add(
+        "-qmp",
+        format!("unix:{},server=on,wait=off", escaped(places.monitor)),
+    );
     let shares = [
         ("out", Some(places.out), ""),
         ("share", options.share.as_deref(), ",readonly=on"),
@@ -145,6 +150,7 @@ mod tests {
             out: "/o".as_ref(),
             console: "/c".as_ref(),
             socket: "/s".as_ref(),
+            monitor: "/m".as_ref(),
         };
         let line = arguments(&options, Accelerator::Kvm, &places).join(" ");
         assert!(
