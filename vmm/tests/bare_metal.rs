@@ -231,6 +231,43 @@ fn what_is_not_there_reads_as_ones_and_what_is_there_answers() {
 }
 
 #[test]
+fn configuration_space_answers_whether_it_is_shown_or_not() {
+    if !kvm_is_usable() {
+        return;
+    }
+    let disk = 0xe000_8000;
+    // The access capability is the fifth one; its window shows the number of queues (virtio 1.2, 4.1.4.9).
+    let access = disk + 0x40 + 16 + 20 + 16 + 16;
+    let mut code = Code::default().stack();
+    for _ in 0..3 {
+        code = code
+            .write32(disk + 0x10, u32::MAX)
+            .expect32(disk + 0x10, 0xffff_8000)
+            .write32(disk + 0x10, 0xc000_0000)
+            .expect32(disk + 0x10, 0xc000_0000)
+            // What a guest may not write stays, here and in the part that no function has.
+            .write32(disk, 0)
+            .expect32(disk, 0x1042_1af4)
+            .write32(disk + 0x800, 1)
+            .expect32(disk + 0x800, 0)
+            .write32(access + 8, 0x12)
+            .write32(access + 12, 2)
+            .expect32(access + 16, 1)
+            // Each read asks the device: of a queue that is chosen by BAR 0, and of one that is not.
+            .write32(access + 8, 0x18)
+            .expect32(access + 16, 256)
+            .bytes(&[0x66, 0xc7, 0x05, 0x16, 0, 0, 0xc0, 9, 0]) // mov word [BAR 0 + 0x16], 9
+            .expect32(access + 16, 0)
+            .bytes(&[0x66, 0xc7, 0x05, 0x16, 0, 0, 0xc0, 0, 0])
+            .expect32(access + 16, 256)
+            .write32(access + 12, 0)
+            .expect32(access + 16, 0);
+    }
+    let guest = Guest::new(code.power_off()).disk("root", &[0; 4096]);
+    assert_eq!(guest.run(), ExitReason::PoweredOff, "{:?}", guest.serial());
+}
+
+#[test]
 fn touching_the_empty_window_ends_the_guest() {
     if !kvm_is_usable() {
         return;

@@ -4,7 +4,7 @@
 //! PC's tables usually hold is left out. References are to ACPI 6.5.
 
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Memory32Fixed, Name, Package, Path,
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, Memory32Fixed, Name, Package, Path,
     ResourceTemplate, Scope,
 };
 use acpi_tables::rsdp::Rsdp;
@@ -134,7 +134,6 @@ fn mcfg() -> Sdt {
 
 fn dsdt(high_window: Option<HighWindow>) -> Sdt {
     let bus = AddressSpace::new_bus_number(0u16, 0u16);
-    let config_ports = IO::new(layout::PORT_PCI, layout::PORT_PCI, 1, 8);
     let memory = AddressSpace::new_memory(
         AddressSpaceCacheable::NotCacheable,
         true,
@@ -151,7 +150,7 @@ fn dsdt(high_window: Option<HighWindow>) -> Sdt {
             None,
         )
     });
-    let mut windows: Vec<&dyn Aml> = vec![&bus, &config_ports, &memory];
+    let mut windows: Vec<&dyn Aml> = vec![&bus, &memory];
     if let Some(high) = &high {
         windows.push(high);
     }

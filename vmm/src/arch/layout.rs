@@ -47,8 +47,6 @@ pub const IRQ_SERIAL: u32 = 4;
 pub const PORT_I8042: u16 = 0x60;
 /// CMOS index and data.
 pub const PORT_CMOS: u16 = 0x70;
-/// PCI configuration mechanism 1.
-pub const PORT_PCI: u16 = 0xcf8;
 /// ACPI PM1a event block (4 bytes) and control block (2 bytes).
 pub const PORT_PM1: u16 = 0x600;
 /// ACPI's own interrupt.

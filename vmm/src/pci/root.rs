@@ -1,13 +1,16 @@
-//! The one PCI bus, reached by ECAM and by configuration mechanism 1.
+//! The one PCI bus, reached by ECAM: the older way through ports 0xcf8 and 0xcfc would be two exits for each
+//! read, and guests that find ECAM need no other (QEMU's `microvm` has none either).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::coalesced::Coalesced;
 use super::config_space::{ConfigSpace, Identity};
+use super::shown::ConfigPage;
 use crate::bus::BusDevice;
 
 /// Most functions that fit on the bus: one per device number, all of them single-function.
 pub const MAX_DEVICES: usize = 32;
+/// Where an ECAM address has the device number (PCI Express 5.0, 7.2.2).
+const DEVICE_SHIFT: u32 = 15;
 
 /// A PCI function.
 pub trait PciFunction: Send {
@@ -15,6 +18,10 @@ pub trait PciFunction: Send {
     fn read_config(&mut self, offset: usize, data: &mut [u8]);
     /// Writes configuration space; `data` is the guest's.
     fn write_config(&mut self, offset: usize, data: &[u8]);
+    /// Whether a read has no effect, and its answer changes by [`PciFunction::write_config`] only.
+    fn reads_only_tell(&self) -> bool {
+        true
+    }
 }
 
 /// The host bridge: an identity and nothing else.
@@ -42,10 +49,16 @@ impl PciFunction for HostBridge {
     }
 }
 
+struct Slot {
+    function: Arc<Mutex<dyn PciFunction>>,
+    /// What the guest reads without us. Locked after the function.
+    page: Option<Mutex<ConfigPage>>,
+}
+
 /// The bus.
 #[derive(Default)]
 pub struct PciBus {
-    functions: Vec<Arc<Mutex<dyn PciFunction>>>,
+    slots: Vec<Slot>,
 }
 
 /// The bus has no free slot.
@@ -56,47 +69,62 @@ pub struct BusFull;
 impl PciBus {
     /// Puts a function into the next slot.
     pub fn add(&mut self, function: Arc<Mutex<dyn PciFunction>>) -> Result<(), BusFull> {
-        if self.functions.len() == MAX_DEVICES {
+        if self.slots.len() == MAX_DEVICES {
             return Err(BusFull);
         }
-        self.functions.push(function);
+        self.slots.push(Slot {
+            function,
+            page: None,
+        });
+        Ok(())
+    }
+
+    /// Lets the guest read configuration space by itself: `show` gets each function's offset in the ECAM
+    /// area and makes the page that the guest sees there. The page stays for as long as the bus.
+    pub fn show<E>(&mut self, mut show: impl FnMut(u64) -> Result<ConfigPage, E>) -> Result<(), E> {
+        for (device, slot) in self.slots.iter_mut().enumerate() {
+            let mut page = show((device as u64) << DEVICE_SHIFT)?;
+            let function = slot.function.lock();
+            page.follow(&mut *function.unwrap_or_else(PoisonError::into_inner));
+            slot.page = Some(Mutex::new(page));
+        }
         Ok(())
     }
 
     /// `untrusted_address` is an offset into the ECAM area: device and function in bits 15 to 19
     /// and 12 to 14, the register below.
     fn read(&self, untrusted_address: u64, data: &mut [u8]) {
-        let Some((function, register)) = self.decode(untrusted_address, data.len()) else {
+        let Some((slot, register)) = self.decode(untrusted_address, data.len()) else {
             data.fill(0xff);
             return;
         };
         data.fill(0);
-        function
+        slot.function
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .read_config(register, data);
     }
 
     fn write(&self, untrusted_address: u64, data: &[u8]) {
-        if let Some((function, register)) = self.decode(untrusted_address, data.len()) {
-            function
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .write_config(register, data);
+        let Some((slot, register)) = self.decode(untrusted_address, data.len()) else {
+            return;
+        };
+        let function = slot.function.lock();
+        let mut function = function.unwrap_or_else(PoisonError::into_inner);
+        function.write_config(register, data);
+        if let Some(page) = &slot.page {
+            let mut page = page.lock().unwrap_or_else(PoisonError::into_inner);
+            page.follow(&mut *function);
         }
     }
 
-    fn decode(
-        &self,
-        untrusted_address: u64,
-        length: usize,
-    ) -> Option<(&Arc<Mutex<dyn PciFunction>>, usize)> {
-        let device = usize::try_from(untrusted_address >> 15).ok()?;
+    fn decode(&self, untrusted_address: u64, length: usize) -> Option<(&Slot, usize)> {
+        let device = usize::try_from(untrusted_address >> DEVICE_SHIFT).ok()?;
         let register = (untrusted_address & 0xfff) as usize;
         if untrusted_address >> 12 & 7 != 0 || register + length > 4096 {
             return None;
         }
-        Some((self.functions.get(device)?, register))
+        Some((self.slots.get(device)?, register))
     }
 }
 
@@ -112,99 +140,59 @@ impl BusDevice for Ecam {
     }
 }
 
-/// The way through ports 0xcf8 (address) and 0xcfc (data).
-pub struct ConfigPorts {
-    bus: Arc<PciBus>,
-    address: u32,
-    coalesced: Option<Coalesced>,
-}
-
-impl ConfigPorts {
-    /// Ports for `bus`.
-    pub fn new(bus: Arc<PciBus>) -> Self {
-        Self {
-            bus,
-            address: 0,
-            coalesced: None,
-        }
-    }
-
-    /// With writes to the address port that come another way.
-    pub fn with_coalesced(self, coalesced: Option<Coalesced>) -> Self {
-        Self { coalesced, ..self }
-    }
-
-    /// Takes in what was written to the address port before.
-    fn catch_up(&mut self) {
-        if let Some(address) = self.coalesced.as_mut().and_then(Coalesced::last) {
-            self.address = address;
-        }
-    }
-
-    /// Where an access to the data port goes: an address as ECAM would have it.
-    fn target(&self, offset: u64) -> Option<u64> {
-        let enabled = self.address >> 31 == 1;
-        let bus = self.address >> 16 & 0xff;
-        let slot = u64::from(self.address >> 8 & 0xff);
-        let register = u64::from(self.address & 0xfc) + (offset & 3);
-        (enabled && bus == 0).then_some(slot << 12 | register)
-    }
-}
-
-impl BusDevice for ConfigPorts {
-    fn read(&mut self, offset: u64, data: &mut [u8]) {
-        self.catch_up();
-        if offset < 4 {
-            if offset == 0 && data.len() == 4 {
-                data.copy_from_slice(&self.address.to_le_bytes());
-            }
-        } else if let Some(target) = self.target(offset) {
-            self.bus.read(target, data);
-        }
-    }
-
-    fn write(&mut self, offset: u64, data: &[u8]) {
-        self.catch_up();
-        if offset < 4 {
-            if let (0, Ok(bytes)) = (offset, data.try_into()) {
-                self.address = u32::from_le_bytes(bytes);
-            }
-        } else if let Some(target) = self.target(offset) {
-            self.bus.write(target, data);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
-    #[test]
-    fn both_ways_lead_to_the_same_function() {
+    fn bus() -> PciBus {
         let mut bus = PciBus::default();
         bus.add(Arc::new(Mutex::new(HostBridge::default())))
             .unwrap();
-        let bus = Arc::new(bus);
-        let mut ecam = Ecam(bus.clone());
-        let mut ports = ConfigPorts::new(bus);
-        let mut by_ecam = [0; 4];
-        ecam.read(8, &mut by_ecam);
-        assert_eq!(by_ecam, [0, 0, 0, 6]);
-        ports.write(0, &0x8000_0008u32.to_le_bytes());
-        let mut by_port = [0; 1];
-        ports.read(7, &mut by_port);
-        assert_eq!(by_port, [6]);
+        bus
+    }
+
+    #[test]
+    fn a_function_answers_at_its_address_and_nothing_elsewhere() {
+        let mut ecam = Ecam(Arc::new(bus()));
+        let mut class = [0; 4];
+        ecam.read(8, &mut class);
+        assert_eq!(class, [0, 0, 0, 6]);
         for absent in [0x8000u64, 0x1000, 0xf_8000, 0xffe] {
             let mut data = [0; 4];
             ecam.read(absent, &mut data);
             assert_eq!(data, [0xff; 4]);
             ecam.write(absent, &data);
         }
-        for address in [0u32, 0x8001_0000, 0xffff_ffff] {
-            ports.write(0, &address.to_le_bytes());
-            let mut data = [0xff; 4];
-            ports.read(4, &mut data);
-            assert_eq!(data, [0xff; 4]);
-        }
+    }
+
+    #[test]
+    fn each_function_is_shown_at_its_address_as_it_is() {
+        let mut bus = bus();
+        bus.add(Arc::new(Mutex::new(HostBridge::default())))
+            .unwrap();
+        let mut shown = Vec::new();
+        bus.show(|offset| {
+            let page = ConfigPage::new()?;
+            shown.push((offset, page.host_address()));
+            Ok::<_, std::io::Error>(page)
+        })
+        .unwrap();
+        assert_eq!(shown.len(), 2);
+        assert_eq!((shown[0].0, shown[1].0), (0, 0x8000));
+        let word = |offset: usize| {
+            let address = shown[1].1 as usize + offset;
+            // SAFETY: the page lives as long as the bus, and its words are only accessed atomically.
+            unsafe { &*(address as *const AtomicU32) }.load(Ordering::Acquire)
+        };
+        assert_eq!(word(0), 0x0008_1b36);
+        let before = word(4);
+        let mut ecam = Ecam(Arc::new(bus));
+        ecam.write(0x8004, &[0xff; 4]);
+        assert_eq!(word(4), before | 0x0406);
+        let mut by_exit = [0; 4];
+        ecam.read(0x8004, &mut by_exit);
+        assert_eq!(word(4), u32::from_le_bytes(by_exit));
     }
 }

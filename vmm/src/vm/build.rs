@@ -20,8 +20,7 @@ use crate::devices::serial::{self, SerialPort};
 use crate::exit::ExitSignal;
 use crate::irq::IrqRouter;
 use crate::memory::{self, GuestMemory, reader};
-use crate::pci::coalesced::Coalesced;
-use crate::pci::root::{ConfigPorts, Ecam};
+use crate::pci::root::Ecam;
 use crate::vcpu::Buses;
 
 /// Builds everything; the guest has not started when this returns.
@@ -70,12 +69,11 @@ pub fn build(mut prepared: Prepared) -> Result<Vm, VmError> {
     let gpu_stats = devices::add_all(&mut placer, prepared)?;
     let placed = placer.finish(&mut buses.memory)?;
     stages.reached("devices made");
-    let pci_layout = |error: crate::bus::RangeTaken| VmError::Layout(error.to_string());
-    let ecam = Arc::new(Mutex::new(Ecam(placed.bus.clone())));
+    let ecam = Arc::new(Mutex::new(Ecam(placed.bus)));
     buses
         .memory
         .insert(layout::ECAM, layout::ECAM_LEN, ecam)
-        .map_err(pci_layout)?;
+        .map_err(|error| VmError::Layout(error.to_string()))?;
     let rsdp = acpi::write_tables(&memory, cpus, placed.high_window)
         .map_err(|error| VmError::Layout(error.to_string()))?;
     pvh::write_start_info(&memory, &kernel.cmdline, kernel.initramfs, rsdp).map_err(|source| {
@@ -85,12 +83,6 @@ pub fn build(mut prepared: Prepared) -> Result<Vm, VmError> {
         }
     })?;
     let vcpus = create_vcpus(&vm, cpus, &shared_cpuid, kernel.entry)?;
-    let coalesced = vcpus.first().and_then(|vcpu| Coalesced::begin(&vm, vcpu));
-    let ports = ConfigPorts::new(placed.bus).with_coalesced(coalesced);
-    buses
-        .ports
-        .insert(u64::from(layout::PORT_PCI), 8, Arc::new(Mutex::new(ports)))
-        .map_err(pci_layout)?;
     stages.reached("processors made");
     Ok(Vm {
         name,

@@ -5,10 +5,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::{
-    KVM_DEV_VFIO_GROUP, KVM_DEV_VFIO_GROUP_ADD, kvm_create_device, kvm_device_attr,
-    kvm_device_type_KVM_DEV_TYPE_VFIO,
+    KVM_DEV_VFIO_GROUP, KVM_DEV_VFIO_GROUP_ADD, KVM_MEM_READONLY, kvm_create_device,
+    kvm_device_attr, kvm_device_type_KVM_DEV_TYPE_VFIO, kvm_userspace_memory_region,
 };
-use kvm_ioctls::{DeviceFd, IoEventAddress, NoDatamatch, VmFd};
+use kvm_ioctls::{Cap, DeviceFd, IoEventAddress, NoDatamatch, VmFd};
 
 use super::VmError;
 use super::build::set_memory_slot;
@@ -29,6 +29,7 @@ use crate::irq::IrqRouter;
 use crate::memory::host_window::HostVisibleWindow;
 use crate::memory::{self, GuestMemory};
 use crate::pci::root::{HostBridge, PciBus};
+use crate::pci::shown::ConfigPage;
 use crate::pci::vfio::function::{Attached, BarAccess, VfioFunction};
 use crate::pci::vfio::host::Opened;
 use crate::pci::vfio::kernel::Mapping;
@@ -311,8 +312,46 @@ impl Placer {
         slot
     }
 
+    /// Lets the guest read the functions' configuration space without us, where KVM can (on x86 since
+    /// Linux 3.7).
+    fn show_configuration(&mut self) -> Result<(), VmError> {
+        if !self.vm.check_extension(Cap::ReadonlyMem) {
+            return Ok(());
+        }
+        let (vm, next_slot) = (&self.vm, &mut self.next_slot);
+        self.bus.show(|offset| {
+            let mut page =
+                ConfigPage::new().map_err(VmError::host("memory for configuration space"))?;
+            let slot = *next_slot;
+            *next_slot += 1;
+            let region = kvm_userspace_memory_region {
+                slot,
+                flags: KVM_MEM_READONLY,
+                guest_phys_addr: layout::ECAM + offset,
+                memory_size: PAGE,
+                userspace_addr: page.host_address(),
+            };
+            // SAFETY: the bus keeps the page for as long as the VM; it holds what the guest may read.
+            unsafe { vm.set_user_memory_region(region) }
+                .map_err(VmError::kvm("showing configuration space"))?;
+            let vm = vm.clone();
+            page.is_shown(move || {
+                let nothing = kvm_userspace_memory_region {
+                    memory_size: 0,
+                    ..region
+                };
+                // SAFETY: this only takes the range away again.
+                if let Err(error) = unsafe { vm.set_user_memory_region(nothing) } {
+                    tracing::warn!(%error, "configuration space stays shown");
+                }
+            });
+            Ok(page)
+        })
+    }
+
     /// Puts all functions on the memory bus.
-    pub fn finish(self, memory_bus: &mut Bus) -> Result<Placed, VmError> {
+    pub fn finish(mut self, memory_bus: &mut Bus) -> Result<Placed, VmError> {
+        self.show_configuration()?;
         let mut functions = Vec::with_capacity(self.functions.len());
         for (bar, function) in self.functions {
             memory_bus

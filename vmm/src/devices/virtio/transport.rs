@@ -533,6 +533,10 @@ impl PciFunction for VirtioPci {
         let control = self.config.dword(self.msix_capability) >> 16;
         self.msix.set_control(control as u16);
     }
+
+    fn reads_only_tell(&self) -> bool {
+        self.pci_access(self.pci_capability + 16).is_none()
+    }
 }
 
 impl BusDevice for VirtioPci {
