@@ -11,7 +11,7 @@ use super::disk::DiskContext;
 use super::here::HereContext;
 use super::own_host::OwnHostContext;
 use super::{Outcome, Place, Scenario, name_matches};
-use crate::machine::{Accelerator, BootOptions, Machine, best_accelerator};
+use crate::machine::{Accelerator, BootOptions, FROZEN, Machine, best_accelerator};
 
 /// What a run of scenarios came to.
 #[derive(Debug, Default)]
@@ -26,8 +26,9 @@ pub struct Tally {
 
 /// What QEMU's emulation does now and then, whatever is tested (docs/testing.md): the *outer* kernel
 /// meets a breakpoint that nobody set, or a VM's saved registers are not its own, so that its guest
-/// crashes or panics. A scenario that failed beside one of these runs a second time, and only then.
-const EMULATOR_FAULTS: [&str; 3] = ["Oops: int3", GUEST_HAS_CRASHED, GUEST_HAS_PANICKED];
+/// crashes or panics. Or the outer kernel answers nothing more, which no program of ours could bring about.
+/// A scenario that failed beside one of these runs a second time, and only then.
+const EMULATOR_FAULTS: [&str; 4] = ["Oops: int3", GUEST_HAS_CRASHED, GUEST_HAS_PANICKED, FROZEN];
 
 /// Which run of a scenario it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,7 @@ pub fn run(scenarios: &[Scenario], images: &Images, target: &Path) -> Result<Tal
         }
         let start = Instant::now();
         eprintln!("scenario {}: {}", scenario.name, scenario.about);
-        let (outcome, consoles) = match scenario.run {
+        let (outcome, mut consoles) = match scenario.run {
             Place::Host(run) => in_host(run, &mut machine, images, &folder)?,
             Place::OwnHost(run) => {
                 end(machine.take())?;
@@ -109,8 +110,11 @@ pub fn run(scenarios: &[Scenario], images: &Images, target: &Path) -> Result<Tal
             continue;
         };
         eprintln!("scenario {} ... FAILED ({seconds:.1} s)", scenario.name);
+        let failure = failure.to_string();
         eprintln!("  {failure}");
-        let _ = std::fs::write(folder.join("failure.txt"), failure.to_string());
+        let _ = std::fs::write(folder.join("failure.txt"), &failure);
+        // The machine could not say that itself.
+        consoles.extend(failure.lines().filter(|line| line.starts_with(FROZEN)));
         if let Some(broken) = machine.take() {
             let _ = std::fs::write(folder.join("host-console.log"), broken.console_log());
         }

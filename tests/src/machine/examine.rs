@@ -24,6 +24,9 @@ pub(super) struct Traces {
     pub(super) monitor: PathBuf,
 }
 
+/// What the error says of a machine that did not even list its processes.
+pub const FROZEN: &str = "the machine itself answered nothing";
+
 /// How long the machine may take to answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -42,10 +45,7 @@ pub(super) fn what_hangs(connection: &Arc<Connection>, traces: &Traces) -> Strin
         .map(|output| output.text());
     match answer {
         Ok(processes) => format!("its processes then:\n{processes}"),
-        Err(_) => format!(
-            "the machine itself answered nothing; {}",
-            processors(&traces.monitor)
-        ),
+        Err(_) => format!("{FROZEN}; {}", processors(&traces.monitor)),
     }
 }
 

@@ -33,6 +33,7 @@ use bulkhead_image::builder::HostImages;
 
 pub use accelerator::{Accelerator, best as best_accelerator};
 use connection::Connection;
+pub use examine::FROZEN;
 use examine::Traces;
 pub use exec::{Exec, Output, Process};
 
