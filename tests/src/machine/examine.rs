@@ -10,6 +10,7 @@ use std::{
 use serde_json::json;
 
 use super::{
+    MachineError,
     connection::Connection,
     exec::{Exec, Process},
     qmp::Qmp,
@@ -71,5 +72,8 @@ fn processors(monitor: &Path) -> String {
         }
         Ok(told)
     };
-    ask().unwrap_or_else(|error: super::MachineError| format!("nor did QEMU: {error}"))
+    ask().unwrap_or_else(|error| match error {
+        MachineError::NoQemu(why) => format!("nor did QEMU ({why})"),
+        error => format!("nor did QEMU ({error})"),
+    })
 }
