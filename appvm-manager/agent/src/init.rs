@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use bulkhead_protocol::pump::Outbox;
 use bulkhead_protocol::{CONTROL_PORT, EXEC_PORT, HOST_CID, Power};
@@ -13,6 +13,7 @@ use bulkhead_protocol::{CONTROL_PORT, EXEC_PORT, HOST_CID, Power};
 use crate::cmdline::CommandLine;
 use crate::console::{self, boot_ms, say};
 use crate::control::{Asked, Link};
+use crate::modules::Aside;
 use crate::reaper::Reaper;
 use crate::services::{self, Account, Service, Socket};
 use crate::session::{Context, Sockets};
@@ -214,7 +215,7 @@ fn feed_entropy() {
 fn start_proxy(
     reaper: &Reaper,
     status: Option<Arc<Outbox>>,
-    display: Option<JoinHandle<()>>,
+    display: Option<Aside>,
     sockets: &Arc<Sockets>,
 ) {
     let (reaper, thread_sockets) = (reaper.clone(), sockets.clone());
@@ -222,7 +223,7 @@ fn start_proxy(
         .name("display".into())
         .spawn(move || {
             if let Some(display) = display {
-                let _ = display.join();
+                display.wait();
             }
             let Some(proxy) = services::proxy() else {
                 return thread_sockets.known(Vec::new());

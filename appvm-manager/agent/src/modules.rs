@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use crate::cmdline::{CommandLine, Net};
@@ -30,6 +31,8 @@ const MAKERS: [(&str, &[&str]); 8] = [
     ("/wireless/mediatek/", &["0x14c3", "0x0b48"]),
     ("/wireless/realtek/", &["0x10ec"]),
 ];
+/// The nice value of who comes last (`setpriority(2)`).
+const LAST: libc::c_int = 19;
 /// `MODULE_INIT_COMPRESSED_FILE`: the kernel decompresses.
 const COMPRESSED: libc::c_long = 4;
 
@@ -39,8 +42,8 @@ type Open = Vec<(String, io::Result<File>)>;
 /// What is not loaded when the boot goes on.
 #[derive(Default)]
 pub struct Rest {
-    /// Loads the display's modules, which take long and which only windows need.
-    pub display: Option<JoinHandle<()>>,
+    /// The display's modules, which take long and which only windows need.
+    pub display: Option<Aside>,
     wireless: Open,
     timings: bool,
 }
@@ -63,7 +66,7 @@ pub fn load_all(line: &CommandLine) -> Rest {
     let (late, first): (Vec<_>, Vec<_>) = paths(&list)
         .filter(|path| is_wanted(path, line.net, line.physical))
         .partition(|path| is_for_display(path));
-    let display = in_thread(open(late.into_iter()), timings);
+    let display = aside(open(late.into_iter()), timings);
     for path in first {
         let file = File::open(path);
         report(
@@ -83,7 +86,8 @@ impl Rest {
     /// Loads the drivers of wireless cards. They ask for firmware at once, which the root has.
     pub fn in_root(&mut self) {
         if !self.wireless.is_empty() {
-            in_thread(std::mem::take(&mut self.wireless), self.timings);
+            let (wireless, timings) = (std::mem::take(&mut self.wireless), self.timings);
+            in_thread(move || load_each(wireless, timings));
         }
     }
 }
@@ -94,18 +98,55 @@ fn open<'a>(paths: impl Iterator<Item = &'a str>) -> Open {
         .collect()
 }
 
-fn in_thread(modules: Open, timings: bool) -> Option<JoinHandle<()>> {
-    let thread = thread::Builder::new()
-        .name("modules".into())
-        .spawn(move || {
-            for (path, file) in modules {
-                let loaded = file.and_then(|file| load(Path::new(&path), &file));
-                report(&path, loaded, timings);
-            }
-        });
+/// Modules that load while the boot goes on, with what it leaves of the processor: on a guest's only one
+/// they would hold up what everything else waits for.
+pub struct Aside {
+    thread: JoinHandle<()>,
+    /// The thread's number in the kernel.
+    started: mpsc::Receiver<libc::pid_t>,
+}
+
+impl Aside {
+    /// Waits until they are loaded, which has no reason to take second place any more.
+    pub fn wait(self) {
+        if let Ok(id) = self.started.recv() {
+            prefer(id, 0);
+        }
+        let _ = self.thread.join();
+    }
+}
+
+fn aside(modules: Open, timings: bool) -> Option<Aside> {
+    let (tell, started) = mpsc::channel();
+    let thread = in_thread(move || {
+        // SAFETY: no pointers.
+        let id = unsafe { libc::gettid() };
+        prefer(id, LAST);
+        let _ = tell.send(id);
+        load_each(modules, timings);
+    });
+    thread.map(|thread| Aside { thread, started })
+}
+
+/// Gives one thread a nice value. What comes of that is only time.
+fn prefer(thread: libc::pid_t, nice: libc::c_int) {
+    let thread = libc::id_t::try_from(thread).unwrap_or(0);
+    // SAFETY: no pointers. Linux takes a thread's number here.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, thread, nice) };
+}
+
+fn in_thread(body: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
+    let thread = thread::Builder::new().name("modules".into()).spawn(body);
     thread
         .inspect_err(|error| say(&format!("thread: {error}")))
         .ok()
+}
+
+fn load_each(modules: Open, timings: bool) {
+    for (path, file) in modules {
+        let loaded = file.and_then(|file| load(Path::new(&path), &file));
+        report(&path, loaded, timings);
+    }
 }
 
 /// The makers of the wireless cards among a bus's devices.
@@ -219,6 +260,20 @@ fn load(path: &Path, file: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_is_preferred_and_no_other() {
+        // SAFETY: no pointers.
+        let nice = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+        let before = nice();
+        let patient = std::thread::spawn(move || {
+            // SAFETY: no pointers.
+            prefer(unsafe { libc::gettid() }, LAST);
+            nice()
+        });
+        assert_eq!(patient.join().unwrap(), LAST);
+        assert_eq!(nice(), before);
+    }
 
     #[test]
     fn only_the_display_waits() {
