@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::Setup;
 use common::client::{RawClient, Value, read_all};
-use common::host::{OfferFrom, pattern};
+use common::host::selection::{OfferFrom, pattern};
 use wayland_server::protocol::__interfaces as core;
 
 const MIB: usize = 1024 * 1024;
