@@ -18,7 +18,7 @@ const ENTER: u32 = 28;
 const DOWN: u32 = 108;
 const LEFT_CTRL: u32 = 29;
 const SUPER: u32 = 125;
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Builds what a session starts, and gives its folder.
 fn programs() -> &'static Path {

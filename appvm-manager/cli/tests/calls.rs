@@ -23,7 +23,7 @@ fn two_domains() -> Machine {
         machine.ok(&["create", name]);
         machine.ok(&["start", name]);
         let socket = machine.path(&format!("call-{name}.sock"));
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + support::PATIENCE;
         while !socket.exists() {
             assert!(Instant::now() < end, "no {}", socket.display());
             thread::sleep(Duration::from_millis(10));
@@ -57,7 +57,7 @@ fn calling(machine: &Machine, domain: &str, arguments: &[&str]) -> Child {
 }
 
 fn question(machine: &Machine) -> Value {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + support::PATIENCE;
     loop {
         let asks: Value = serde_json::from_str(&machine.ok(&["ask", "list", "--json"])).unwrap();
         if let Some(one) = asks.get(0) {
@@ -144,7 +144,7 @@ fn a_question_waits_for_its_answer() {
     question(&machine);
     child.kill().unwrap();
     child.wait().unwrap();
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + support::PATIENCE;
     while !machine.ok(&["ask", "list"]).contains("No domain waits") {
         assert!(Instant::now() < end, "the question is still open");
         thread::sleep(Duration::from_millis(20));

@@ -351,7 +351,7 @@ fn a_disposable_goes_with_its_last_window() {
     assert_eq!(json(&machine, &["apps"])[0]["disposable"], true);
 
     let gone = |name: &str| {
-        let end = Instant::now() + Duration::from_secs(15);
+        let end = Instant::now() + support::PATIENCE;
         while machine.run(&["info", name]).status.success() {
             assert!(Instant::now() < end, "{name} stays");
             thread::sleep(Duration::from_millis(50));

@@ -69,7 +69,7 @@ fn processes(machine: &Machine) -> Vec<String> {
 
 /// Waits until `look` sees what it saw before.
 fn settles<T: PartialEq + std::fmt::Debug>(before: &T, look: impl Fn() -> T) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + support::PATIENCE;
     loop {
         let now = look();
         if now == *before {
@@ -101,7 +101,7 @@ fn fifty_disposables_leave_nothing() {
         let name = name.trim().to_owned();
         let pid = machine.vmm_pid(&name);
         machine.ok(&["kill", &name]);
-        let end = Instant::now() + Duration::from_secs(15);
+        let end = Instant::now() + support::PATIENCE;
         while machine.run(&["info", &name]).status.success() {
             assert!(Instant::now() < end, "{name} stays");
             thread::sleep(Duration::from_millis(10));

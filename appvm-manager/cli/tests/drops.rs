@@ -74,7 +74,7 @@ impl Desk {
     }
 
     fn question(&self) -> Value {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + support::PATIENCE;
         loop {
             let text = self.machine.ok(&["ask", "list", "--json"]);
             let asks: Value = serde_json::from_str(&text).unwrap();

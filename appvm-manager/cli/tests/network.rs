@@ -27,7 +27,7 @@ fn port(machine: &Machine, domain: &str, kind: &str) -> Value {
 }
 
 fn wait_for(machine: &Machine, domain: &str, kind: &str, state: &str) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + support::PATIENCE;
     while port(machine, domain, kind)["state"] != state {
         let now = port(machine, domain, kind);
         assert!(Instant::now() < end, "not {state}: {now}");
@@ -255,7 +255,7 @@ fn a_running_client_is_plugged_in_elsewhere() {
     machine.ok(&["start", "work"]);
     machine.ok(&["start", "late"]);
     machine.ok(&["prefs", "work", "net_domain", "other"]);
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + support::PATIENCE;
     while port(&machine, "work", "card")["net_domain"] != "other" {
         assert!(Instant::now() < end, "{:?}", ports(&machine));
         thread::sleep(Duration::from_millis(20));
@@ -296,7 +296,7 @@ fn cards_outlive_the_link() {
     let [first] = link().try_into().unwrap();
     signal(first, libc::SIGKILL);
     support::wait_until_dead(first);
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + support::PATIENCE;
     while link().is_empty() || link() == [first] {
         assert!(Instant::now() < end, "{}", machine.daemon_log());
         thread::sleep(Duration::from_millis(20));

@@ -15,7 +15,7 @@ use rustix::net::{
 };
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn pair() -> (OwnedFd, OwnedFd) {
     socketpair(
