@@ -253,7 +253,11 @@ impl Guest {
             }
             for thread in others {
                 let number = thread.file_name().and_then(|n| n.to_str()?.parse().ok());
-                set_affinity(number.unwrap_or(0), 0..libc::CPU_SETSIZE as usize)?;
+                match set_affinity(number.unwrap_or(0), 0..libc::CPU_SETSIZE as usize) {
+                    // QEMU's helpers come and go.
+                    Err(gone) if gone.raw_os_error() == Some(libc::ESRCH) => {}
+                    other => other?,
+                }
             }
             return Ok(());
         }
