@@ -5,8 +5,8 @@
 //! the serial port. Ours carries PCI, GPU and vsock; microvm carries only its disk. Which one goes first
 //! changes from round to round: the second finds pages in memory that the first has just given back, and
 //! where the host itself is emulated, memory that nobody has used yet costs far more.
-//! Prints one JSON object with every sample in milliseconds, and how often a guest never came up: under an
-//! emulated processor one hangs now and then, whoever runs it (docs/testing.md). Such a start is made again.
+//! Prints one JSON object with every sample in milliseconds. A guest of microvm was seen to stand still while
+//! it boots (docs/testing.md): such a start is made again, and counted. One of ours would be a failure.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -17,7 +17,7 @@ const READY: &str = "bulkhead-agent: ready";
 const COMMAND_LINE: &str =
     "console=ttyS0 quiet panic=-1 cryptomgr.notests bulkhead.name=bench bulkhead.timings";
 const GIVE_UP: Duration = Duration::from_secs(30);
-/// More starts than this that come to nothing are no accident.
+/// So many starts of microvm may come to nothing.
 const ACCIDENTS: usize = 2;
 
 fn main() -> ExitCode {
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     let rounds: usize = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(5);
     let wayland = arguments.next();
     let (mut ours, mut microvm) = (Side::default(), Side::default());
+    microvm.may_give_up = ACCIDENTS;
     for round in 0..rounds {
         let folder = std::env::temp_dir().join(format!("bench-boot-{round}"));
         let _ = std::fs::create_dir_all(&folder);
@@ -52,8 +53,9 @@ fn main() -> ExitCode {
     println!(
         "{}",
         serde_json::json!({
-            "bulkhead_ms": ours.samples, "bulkhead_gave_up": ours.gave_up,
-            "microvm_ms": microvm.samples, "microvm_gave_up": microvm.gave_up,
+            "bulkhead_ms": ours.samples,
+            "microvm_ms": microvm.samples,
+            "microvm_gave_up": microvm.gave_up,
         })
     );
     ExitCode::SUCCESS
@@ -65,6 +67,8 @@ struct Side {
     samples: Vec<u64>,
     /// Starts that never reached the line.
     gave_up: usize,
+    /// How many of them are forgiven.
+    may_give_up: usize,
 }
 
 impl Side {
@@ -76,7 +80,7 @@ impl Side {
                     self.samples.push(sample);
                     return Ok(());
                 }
-                Err(error) if self.gave_up < ACCIDENTS => {
+                Err(error) if self.gave_up < self.may_give_up => {
                     eprintln!("once more: {error}");
                     self.gave_up += 1;
                 }

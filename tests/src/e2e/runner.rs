@@ -11,7 +11,7 @@ use super::disk::DiskContext;
 use super::here::HereContext;
 use super::own_host::OwnHostContext;
 use super::{Outcome, Place, Scenario, name_matches};
-use crate::machine::{Accelerator, BootOptions, FROZEN, Machine, STUCK, best_accelerator};
+use crate::machine::{Accelerator, BootOptions, FROZEN, Machine, best_accelerator};
 
 /// What a run of scenarios came to.
 #[derive(Debug, Default)]
@@ -26,16 +26,9 @@ pub struct Tally {
 
 /// What QEMU's emulation does now and then, whatever is tested (docs/testing.md): the *outer* kernel
 /// meets a breakpoint that nobody set, or a VM's saved registers are not its own, so that its guest
-/// crashes or panics. Or the outer kernel answers nothing more, or never again lets go of a thread, which no
-/// program of ours could bring about. A scenario that failed beside one of these runs a second time, and
-/// only then.
-const EMULATOR_FAULTS: [&str; 5] = [
-    "Oops: int3",
-    GUEST_HAS_CRASHED,
-    GUEST_HAS_PANICKED,
-    FROZEN,
-    STUCK,
-];
+/// crashes or panics. Or the outer kernel answers nothing more, which no program of ours could bring about.
+/// A scenario that failed beside one of these runs a second time, and only then.
+const EMULATOR_FAULTS: [&str; 4] = ["Oops: int3", GUEST_HAS_CRASHED, GUEST_HAS_PANICKED, FROZEN];
 
 /// Which run of a scenario it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -120,10 +113,8 @@ pub fn run(scenarios: &[Scenario], images: &Images, target: &Path) -> Result<Tal
         let failure = failure.to_string();
         eprintln!("  {failure}");
         let _ = std::fs::write(folder.join("failure.txt"), &failure);
-        // The machine's console does not have these.
-        let of_kernel = [FROZEN, STUCK];
-        let told = |line: &&str| of_kernel.iter().any(|fault| line.starts_with(fault));
-        consoles.extend(failure.lines().filter(told));
+        // The machine's console does not have this.
+        consoles.extend(failure.lines().filter(|line| line.starts_with(FROZEN)));
         if let Some(broken) = machine.take() {
             let _ = std::fs::write(folder.join("host-console.log"), broken.console_log());
         }

@@ -31,9 +31,6 @@ pub const FROZEN: &str = "the machine itself answered nothing";
 /// How long the machine may take to answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// How each line begins that tells of a thread that stayed in an uninterruptible wait for five seconds.
-pub const STUCK: &str = "not even to be killed:";
-
 /// Each process but the kernel's own, with its state and where in the kernel it waits. Then each thread
 /// that is in an uninterruptible wait ("D", proc(5)) now and five seconds later, with its stack there.
 const PROCESSES: &str = r#"
@@ -51,13 +48,12 @@ waiting() {
 before=" $(echo $(waiting)) "
 sleep 5
 for t in $(waiting); do
-    case $before in *" $t "*) echo "STUCK $t $(cat /proc/$t/comm) $(tr '\n' ' ' < /proc/$t/stack)" ;; esac
+    case $before in *" $t "*) echo "not even to be killed: $t $(cat /proc/$t/comm) $(tr '\n' ' ' < /proc/$t/stack)" ;; esac
 done; true"#;
 
 /// Says which processes run in the machine, or, if it does not tell, where its processors are.
 pub(super) fn what_hangs(connection: &Arc<Connection>, traces: &Traces) -> String {
-    let script = PROCESSES.replace("STUCK", STUCK);
-    let exec = Exec::shell(&script).as_root().looking(ANSWER);
+    let exec = Exec::shell(PROCESSES).as_root().looking(ANSWER);
     let answer = Process::start(Arc::clone(connection), &exec, traces.clone())
         .and_then(Process::wait)
         .map(|output| output.text());

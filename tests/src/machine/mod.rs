@@ -33,8 +33,8 @@ use bulkhead_image::builder::HostImages;
 
 pub use accelerator::{Accelerator, best as best_accelerator};
 use connection::Connection;
+pub use examine::FROZEN;
 use examine::Traces;
-pub use examine::{FROZEN, STUCK};
 pub use exec::{Exec, Output, Process};
 
 /// How long an emulated machine may take to its first command.
