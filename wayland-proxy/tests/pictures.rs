@@ -226,6 +226,46 @@ fn draws_over(release: Release) {
     }
 }
 
+/// Where most of a picture changes each time, it goes beside the one that is shown, and each byte is
+/// still copied once. What changes little, or elsewhere, goes over it.
+#[test]
+fn a_picture_that_changes_whole_is_not_drawn_over() {
+    let setup = Setup::new();
+    setup.host.set_release(Release::Replaced);
+    let mut client = setup.client();
+    let surface = client.surface();
+    let (pool, _file) = client.pool(PICTURE_BYTES, true);
+    let buffer = client.buffer(pool, 0, W, H, STRIDE);
+    let mut show = |rect: [i32; 4]| {
+        let before = (setup.stat("bytes_copied"), setup.host.pools());
+        client.frame(surface);
+        client.attach(surface, buffer);
+        client.damage_buffer(surface, rect);
+        client.commit(surface);
+        assert!(client.roundtrip());
+        let after = (setup.stat("bytes_copied"), setup.host.pools());
+        let shown = setup.host.shown();
+        (after.0 - before.0, after.1 - before.1, shown)
+    };
+    let most = [1, 1, W - 2, H - 2];
+    let most_bytes = ((W - 2) * (H - 2) * 4) as u64;
+    let (copied, pools, first) = show(most);
+    assert_eq!((copied, pools), (PICTURE_BYTES as u64, 1));
+    // The second one is new: copied as a whole, this once.
+    let (copied, pools, second) = show(most);
+    assert_eq!((copied, pools), (PICTURE_BYTES as u64, 1));
+    assert_ne!(first, second);
+    for turn in 0..6 {
+        let shown = if turn % 2 == 0 { &first } else { &second };
+        assert_eq!(show(most), (most_bytes, 0, shown.clone()));
+    }
+    // Little, and the other one lacks much more: over what is shown.
+    let little = [3, 3, 2, 2];
+    assert_eq!(show(little), (16, 0, second));
+    // Whole again: beside it.
+    assert_eq!(show(most), (most_bytes, 0, first));
+}
+
 /// The picture of a subsurface may have to wait for its parent's.
 #[test]
 fn a_subsurface_is_not_drawn_over() {

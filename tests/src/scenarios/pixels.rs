@@ -1,5 +1,7 @@
 //! Real clients show the same pixels through the proxy as directly on the compositor.
 
+mod simple_shm;
+
 use std::time::Duration;
 
 use crate::check;
@@ -20,6 +22,9 @@ enum Compare {
     Same { tolerance: u8, share: f64 },
     /// The client is animated: the colours and the covered area must be alike.
     Animated,
+    /// What the client draws is known but for the time: each picture is one of its frames, and
+    /// never parts of two.
+    Frames(fn(&Picture) -> Result<(), String>),
 }
 
 struct Client {
@@ -31,6 +36,9 @@ struct Client {
 /// `libfaketime`, where both a guest's programs and the host's find it.
 const CLOCK: &str = "/run/user/1000/libfaketime.so.1";
 const STOPPED_CLOCK: &str = "LD_PRELOAD=/run/user/1000/libfaketime.so.1";
+
+/// Pictures of an animation that are looked at.
+const FRAMES: usize = 30;
 
 const CLIENTS: &[Client] = &[
     Client {
@@ -75,7 +83,7 @@ const CLIENTS: &[Client] = &[
     Client {
         name: "weston-simple-shm",
         command: &["weston-simple-shm"],
-        compare: Compare::Animated,
+        compare: Compare::Frames(simple_shm::is_a_frame),
     },
     Client {
         name: "weston-simple-damage",
@@ -141,6 +149,8 @@ fn compare(context: &Context<'_>, desktop: &Desktop<'_>, client: &Client) -> Out
                 difference * 100.0
             );
         }
+        // Both were looked at when they were taken.
+        Compare::Frames(_) => {}
         Compare::Animated => {
             let (a, b) = (histogram(&through), histogram(&direct));
             let distance: f64 = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).sum::<f64>() / 2.0;
@@ -165,6 +175,7 @@ fn picture_of(
     })?;
     match client.compare {
         Compare::Same { .. } => desktop.settle(1500)?,
+        Compare::Frames(is_a_frame) => frames_of(desktop, window.id, name, is_a_frame)?,
         Compare::Animated => {
             let first = desktop.crop(window.id, name)?;
             desktop.wait("the animation to move", Duration::from_secs(30), || {
@@ -175,6 +186,30 @@ fn picture_of(
     }
     desktop.screenshot(&format!("{name}-desktop"))?;
     desktop.crop(window.id, name)
+}
+
+/// Looks at several pictures of an animation, whenever they come.
+fn frames_of(
+    desktop: &Desktop<'_>,
+    window: u64,
+    name: &str,
+    is_a_frame: fn(&Picture) -> Result<(), String>,
+) -> Outcome {
+    let mut last: Option<Picture> = None;
+    let mut moved = 0;
+    for number in 1..=FRAMES {
+        let picture = desktop.crop(window, name)?;
+        if let Err(why) = is_a_frame(&picture) {
+            return Err(Failure::new(format!("picture {number} of {name}: {why}")));
+        }
+        moved += usize::from(last.is_some_and(|last| last.difference(&picture, 0) > 0.0));
+        last = Some(picture);
+    }
+    check!(
+        moved > FRAMES / 2,
+        "{name}: only {moved} of {FRAMES} pictures moved"
+    );
+    Ok(())
 }
 
 fn wait_gone(desktop: &Desktop<'_>, domain: &str) -> Outcome {

@@ -10,14 +10,25 @@ use super::objects::OwnObject;
 use super::{Client, ClientError, STALL};
 use crate::channel::{ChannelError, OutFd};
 use crate::shm::Layout;
-use crate::shm::blobs::{Blob, BlobId, Choice, Picture, size_class};
-use crate::shm::surface::Attached;
+use crate::shm::blobs::{Blob, BlobId, Choice, MAX_FREE_BYTES, Picture, size_class};
+use crate::shm::surface::{Attached, Surface};
 use crate::stats::Stats;
 
 /// Pictures of one surface that may be with the compositor before commits have to wait.
 const MAX_BUSY_PICTURES: usize = 8;
 /// A compositor that never releases anything gets no more than this.
 const HARD_BUSY_PICTURES: usize = 64;
+
+/// A picture about to be copied.
+struct Next {
+    /// The application's id of its surface.
+    surface: u32,
+    layout: Layout,
+    /// Pixels that the application says have changed.
+    changed: u64,
+    /// The picture that it may be put over.
+    drawn: Option<u64>,
+}
 
 impl Client {
     /// Whether a commit has to wait until the host releases a picture. Not for ever: a compositor
@@ -70,7 +81,13 @@ impl Client {
                 let drawn = surface.drawn();
                 let (serial, changed_pixels) = surface.commit_picture(layout);
                 let key = surface.key;
-                let (blob, since) = self.find_blob(key, layout, drawn)?;
+                let next = Next {
+                    surface: id,
+                    layout,
+                    changed: changed_pixels,
+                    drawn,
+                };
+                let (blob, since) = self.find_blob(next)?;
                 let host_buffer = self.host_buffer(blob, layout)?;
                 let Some(surface) = self.surfaces.get(&id) else {
                     return Ok(());
@@ -116,18 +133,24 @@ impl Client {
     }
 
     /// A blob for a surface's next picture, and which older picture of it it holds.
-    fn find_blob(
-        &mut self,
-        surface: u64,
-        layout: Layout,
-        drawn: Option<u64>,
-    ) -> Result<(BlobId, Option<u64>), ClientError> {
+    fn find_blob(&mut self, next: Next) -> Result<(BlobId, Option<u64>), ClientError> {
+        let layout = next.layout;
         let bytes = layout.stride as usize * layout.height as usize;
         let Some(class) = size_class(bytes) else {
             let message = format!("a picture of {bytes} bytes is larger than the host allows");
             return Err(ClientError::no_memory(message));
         };
-        match self.blobs.choose(surface, layout, class, drawn) {
+        let Some(surface) = self.surfaces.get(&next.surface) else {
+            return Err(ClientError::Host("a picture of no surface".into()));
+        };
+        let beside = self.blobs.choose(surface.key, layout, class, None);
+        let choice = if next.drawn.is_some() && !self.pays(&beside, surface, &next, class) {
+            self.blobs.choose(surface.key, layout, class, next.drawn)
+        } else {
+            beside
+        };
+        let surface = surface.key;
+        match choice {
             Choice::Holds(id, serial) => return Ok((id, Some(serial))),
             Choice::Free(id) => return Ok((id, None)),
             Choice::None => {}
@@ -164,6 +187,21 @@ impl Client {
             m.int(i32::try_from(size).unwrap_or(i32::MAX));
         })?;
         Ok((id, None))
+    }
+
+    /// Whether a picture goes beside the one that is shown rather than over it, which whoever looks
+    /// there during the copy could see. Only where that costs no more copying; but where most of the
+    /// picture changes it likely will again, so the second blob may cost one whole copy, once.
+    fn pays(&self, beside: &Choice, surface: &Surface, next: &Next, class: usize) -> bool {
+        match *beside {
+            Choice::Holds(_, since) => surface.changed_since(Some(since)).0.area() <= next.changed,
+            Choice::Free(_) | Choice::None => {
+                let (whole, _) = surface.changed_since(None);
+                let most = next.changed.saturating_mul(2) >= whole.area();
+                // A blob that would be given back at once gains nothing.
+                most && class <= MAX_FREE_BYTES && self.blobs.busy_for(surface.key) < 2
+            }
+        }
     }
 
     /// The host's `wl_buffer` of a blob in this layout.

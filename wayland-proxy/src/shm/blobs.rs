@@ -16,7 +16,7 @@ const MIN_BLOB_BYTES: usize = 16 * 1024;
 /// The largest blob: what the host's end allows.
 const MAX_BLOB_BYTES: usize = 256 * 1024 * 1024;
 /// Free blobs beyond this many bytes are given back to the host.
-const MAX_FREE_BYTES: usize = 64 * 1024 * 1024;
+pub const MAX_FREE_BYTES: usize = 64 * 1024 * 1024;
 
 /// The size of the blob for a picture of so many bytes.
 ///

@@ -154,9 +154,9 @@ impl Surface {
     }
 
     /// The picture that is shown, if the compositor has drawn it. It is read again only where something
-    /// above it moves, so the next picture may be put over it in the same memory: in the time of one
-    /// copy, whoever looks there sees a part of what is about to be shown anyway. Not so a subsurface,
-    /// whose picture may wait for its parent's.
+    /// above it moves, so the next picture may be put over it in the same memory where another place
+    /// would cost more copying: in the time of that copy, whoever looks there sees a part of what is
+    /// about to be shown anyway. Not so a subsurface, whose picture may wait for its parent's.
     pub fn drawn(&self) -> Option<u64> {
         (self.serial > 0 && self.drawn == self.serial && !self.is_subsurface).then_some(self.serial)
     }

@@ -149,6 +149,11 @@ impl TestHost {
         })
     }
 
+    /// The buffer that the one surface shows.
+    pub fn shown(&self) -> Option<ObjectId> {
+        self.with(|state, _| state.current.values().next().map(Resource::id))
+    }
+
     /// Pieces of memory that it was given so far.
     pub fn pools(&self) -> usize {
         self.with(|state, _| state.pools)
