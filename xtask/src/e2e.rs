@@ -11,6 +11,9 @@ use bulkhead_tests::scenarios;
 use crate::TaskResult;
 use crate::image::BuildArguments;
 
+/// Lines of a failure that the end of a run's output says again.
+const LINES_OF_A_FAILURE: usize = 20;
+
 /// Run end-to-end scenarios by name; pictures and logs stay under target/e2e/NAME
 #[derive(clap::Args)]
 pub struct E2e {
@@ -66,11 +69,26 @@ impl E2e {
         if tally.failed.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }
+        // Once more where it is read first: a run's log is long, and often only its end is kept.
+        for (name, failure) in &tally.failed {
+            println!("{name}: {}", beginning(failure));
+        }
+        let names: Vec<&str> = tally.failed.iter().map(|(name, _)| name.as_str()).collect();
         Err(format!(
             "failed: {}; pictures and logs are under {}",
-            tally.failed.join(", "),
+            names.join(", "),
             target.join("e2e").display()
         )
         .into())
     }
+}
+
+/// The first lines of what a scenario found; all of it is in its folder.
+fn beginning(failure: &str) -> String {
+    let mut lines: Vec<&str> = failure.lines().take(LINES_OF_A_FAILURE + 1).collect();
+    if lines.len() > LINES_OF_A_FAILURE {
+        lines.pop();
+        lines.push("… (the rest is in its failure.txt)");
+    }
+    lines.join("\n  ")
 }

@@ -20,8 +20,8 @@ pub struct Tally {
     pub passed: usize,
     /// Names of those that held only when they ran once more, after a fault of the emulator.
     pub repeated: Vec<String>,
-    /// Names of those that did not.
-    pub failed: Vec<String>,
+    /// Names of those that did not, with what they found.
+    pub failed: Vec<(String, String)>,
 }
 
 /// What QEMU's emulation does now and then, whatever is tested (docs/testing.md): the *outer* kernel
@@ -125,7 +125,7 @@ pub fn run(scenarios: &[Scenario], images: &Images, target: &Path) -> Result<Tal
         let Some(fault) = fault else {
             eprintln!("  pictures and logs: {}", folder.display());
             tally.repeated.retain(|name| name != scenario.name);
-            tally.failed.push(scenario.name.to_owned());
+            tally.failed.push((scenario.name.to_owned(), failure));
             continue;
         };
         let kept = folder.with_extension("first");
