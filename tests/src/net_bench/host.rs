@@ -106,6 +106,11 @@ pub fn run(arguments: impl Iterator<Item = String>) -> io::Result<Value> {
     };
     let processor = processor.map(number).transpose()?;
     let time = Duration::from_millis(number(time)?);
+    // The guests' processor is theirs alone. Else the scheduler puts a device's thread now here and now there,
+    // and where it takes the guests' time, that is most of what differs from round to round.
+    if let Some(processor) = processor {
+        machine::stay_off(processor as usize)?;
+    }
     let folder = std::env::temp_dir().join("net-bench");
     std::fs::create_dir_all(&folder)?;
     let maker = Maker {

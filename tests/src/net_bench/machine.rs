@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -20,14 +21,15 @@ const IMAGES: &str = "/usr/share/bulkhead/images";
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 cryptomgr.notests rdinit=/bench-init";
 const MEMORY_MIB: u32 = 192;
 const PATIENCE: Duration = Duration::from_secs(90);
+const MAX_PROCESSORS: usize = libc::CPU_SETSIZE as usize;
 /// What this program is linked with, for a guest's memory.
 const LIBRARIES: [&str; 3] = [
     "/lib64/ld-linux-x86-64.so.2",
     "/lib/x86_64-linux-gnu/libc.so.6",
     "/lib/x86_64-linux-gnu/libgcc_s.so.1",
 ];
-/// How QEMU names the threads of a guest's processors.
-const PROCESSOR_THREAD: &str = "CPU ";
+/// How QEMU names the threads of a guest's processors, and how our VMM does.
+const PROCESSOR_THREADS: [&str; 2] = ["CPU ", "cpu"];
 
 /// A card of a guest, under QEMU or ours.
 pub enum Card {
@@ -52,6 +54,8 @@ pub struct Plan<'a> {
 /// A running guest; it ends with this.
 pub struct Guest {
     name: String,
+    /// That of its processors, if they have one.
+    processor: Option<usize>,
     child: Child,
     console: ChildStdin,
     answers: Receiver<String>,
@@ -113,7 +117,11 @@ impl Guest {
         let mut command = Command::new("bulkhead-vmm");
         command.args(["run", "--config"]).arg(&file);
         inherit(&mut command, &cables);
-        Guest::start(plan.name, command, folder)
+        // Which of them are for its processors the VMM knows by itself.
+        if plan.processor.is_some() {
+            run_on(&mut command, 0..MAX_PROCESSORS);
+        }
+        Guest::start(plan.name, plan.processor, command, folder)
     }
 
     /// Under QEMU, as close to ours as it can be: PCI, MSI-X, no device that nobody uses.
@@ -158,17 +166,21 @@ impl Guest {
             );
         }
         command.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
+        // No processor of the guest may ever have run in another place.
         if let Some(processor) = plan.processor {
-            run_on(&mut command, processor);
+            run_on(&mut command, processor..processor + 1);
         }
-        let guest = Guest::start(name, command, folder)?;
-        if plan.processor.is_some() {
-            guest.free_devices()?;
-        }
+        let guest = Guest::start(name, plan.processor, command, folder)?;
+        guest.place_devices()?;
         Ok(guest)
     }
 
-    fn start(name: &str, mut command: Command, folder: &Path) -> io::Result<Guest> {
+    fn start(
+        name: &str,
+        processor: Option<usize>,
+        mut command: Command,
+        folder: &Path,
+    ) -> io::Result<Guest> {
         let errors = File::create(folder.join(format!("{name}.errors")))?;
         let mut child = command
             .stdin(Stdio::piped())
@@ -193,6 +205,7 @@ impl Guest {
         });
         Ok(Guest {
             name: name.to_owned(),
+            processor,
             child,
             console,
             answers,
@@ -207,7 +220,7 @@ impl Guest {
     /// Waits until it takes commands.
     pub fn wait(&self) -> io::Result<()> {
         match self.answer()?.as_str() {
-            "ready" => Ok(()),
+            "ready" => self.place_devices(),
             other => Err(fail(format!("{}: {other}", self.name))),
         }
     }
@@ -232,9 +245,11 @@ impl Guest {
         })
     }
 
-    /// Lets all threads but those of the guest's processors run anywhere: QEMU was started in one
-    /// place so that no processor of the guest ever ran in another.
-    fn free_devices(&self) -> io::Result<()> {
+    /// Keeps all threads but those of the guest's processors off the processor that is theirs.
+    fn place_devices(&self) -> io::Result<()> {
+        let Some(processor) = self.processor else {
+            return Ok(());
+        };
         let folder = PathBuf::from(format!("/proc/{}/task", self.child.id()));
         let name = |thread: &Path| std::fs::read_to_string(thread.join("comm"));
         let threads = || -> io::Result<Vec<PathBuf>> {
@@ -243,7 +258,11 @@ impl Guest {
         };
         for _ in 0..200 {
             let is_processor = |thread: &PathBuf| {
-                name(thread).is_ok_and(|name| name.starts_with(PROCESSOR_THREAD))
+                name(thread).is_ok_and(|name| {
+                    PROCESSOR_THREADS
+                        .iter()
+                        .any(|known| name.starts_with(known))
+                })
             };
             let (processors, others): (Vec<_>, Vec<_>) =
                 threads()?.into_iter().partition(is_processor);
@@ -253,7 +272,7 @@ impl Guest {
             }
             for thread in others {
                 let number = thread.file_name().and_then(|n| n.to_str()?.parse().ok());
-                match set_affinity(number.unwrap_or(0), 0..libc::CPU_SETSIZE as usize) {
+                match set_affinity(number.unwrap_or(0), others_than(processor)) {
                     // QEMU's helpers come and go.
                     Err(gone) if gone.raw_os_error() == Some(libc::ESRCH) => {}
                     other => other?,
@@ -261,10 +280,7 @@ impl Guest {
             }
             return Ok(());
         }
-        Err(fail(format!(
-            "{} has no thread {PROCESSOR_THREAD:?}",
-            self.name
-        )))
+        Err(fail(format!("{} has no thread for a processor", self.name)))
     }
 }
 
@@ -296,15 +312,24 @@ pub fn inherit(command: &mut Command, descriptors: &[OwnedFd]) {
     }
 }
 
-fn run_on(command: &mut Command, processor: usize) {
+fn run_on(command: &mut Command, processors: Range<usize>) {
     // SAFETY: between fork and exec only one plain system call on memory of its own.
     unsafe {
-        command.pre_exec(move || set_affinity(0, processor..processor + 1));
+        command.pre_exec(move || set_affinity(0, processors.clone()));
     }
 }
 
+/// Keeps this thread, and whatever it starts from now on, off a processor.
+pub fn stay_off(processor: usize) -> io::Result<()> {
+    set_affinity(0, others_than(processor))
+}
+
+fn others_than(processor: usize) -> impl Iterator<Item = usize> {
+    (0..MAX_PROCESSORS).filter(move |other| *other != processor)
+}
+
 /// Where a thread may run; those that do not exist do not count.
-fn set_affinity(thread: i32, processors: std::ops::Range<usize>) -> io::Result<()> {
+fn set_affinity(thread: i32, processors: impl Iterator<Item = usize>) -> io::Result<()> {
     // SAFETY: a cpu_set_t is plain old data, for which zeroes are valid.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     for processor in processors {

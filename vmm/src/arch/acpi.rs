@@ -141,6 +141,11 @@ fn dsdt(high_window: Option<HighWindow>) -> Sdt {
         (layout::PCI_MEMORY + layout::PCI_MEMORY_LEN - 1) as u32,
         None,
     );
+    let ports = AddressSpace::new_io(
+        layout::PCI_PORTS,
+        layout::PCI_PORTS + (layout::PCI_PORTS_LEN - 1),
+        None,
+    );
     let high = high_window.map(|window| {
         AddressSpace::new_memory(
             AddressSpaceCacheable::Cacheable,
@@ -150,7 +155,7 @@ fn dsdt(high_window: Option<HighWindow>) -> Sdt {
             None,
         )
     });
-    let mut windows: Vec<&dyn Aml> = vec![&bus, &memory];
+    let mut windows: Vec<&dyn Aml> = vec![&bus, &memory, &ports];
     if let Some(high) = &high {
         windows.push(high);
     }

@@ -26,6 +26,10 @@ pub const DEVICE_HOLE_END: u64 = 0x1_0000_0000;
 pub const PCI_MEMORY: u64 = 0xc000_0000;
 /// Length of the range of 32-bit BARs.
 pub const PCI_MEMORY_LEN: u64 = 0x2000_0000;
+/// The ports of BARs.
+pub const PCI_PORTS: u16 = 0xc000;
+/// How many ports.
+pub const PCI_PORTS_LEN: u16 = 0x2000;
 /// PCI configuration space (one bus of 1 MiB).
 pub const ECAM: u64 = 0xe000_0000;
 /// Length of the configuration space of one bus.

@@ -9,6 +9,8 @@ const CAPABILITY_POINTER: usize = 0x34;
 const FIRST_CAPABILITY: usize = 0x40;
 /// Memory decoding, bus mastering, INTx disable.
 const COMMAND_WRITABLE: u16 = 1 << 1 | 1 << 2 | 1 << 10;
+const COMMAND_IO: u16 = 1 << 0;
+const BAR_IO: u32 = 1 << 0;
 const BAR_64BIT: u32 = 1 << 2;
 const BAR_PREFETCHABLE: u32 = 1 << 3;
 
@@ -29,11 +31,32 @@ pub struct Identity {
     pub subsystem: u16,
 }
 
+/// What a BAR's addresses are (PCI Local Bus 3.0, 6.2.5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BarKind {
+    /// Memory below 4 GiB.
+    Low,
+    /// Memory anywhere, which may be prefetched; it takes the next register as well.
+    High,
+    /// Ports.
+    Ports,
+}
+
+impl BarKind {
+    fn flags(self) -> u32 {
+        match self {
+            BarKind::Low => 0,
+            BarKind::High => BAR_64BIT | BAR_PREFETCHABLE,
+            BarKind::Ports => BAR_IO,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Bar {
     address: u64,
     size: u64,
-    is_64bit: bool,
+    kind: BarKind,
     /// The halves that the guest is sizing at the moment.
     sizing: [bool; 2],
 }
@@ -84,17 +107,23 @@ impl ConfigSpace {
         space
     }
 
-    /// Adds a memory BAR at an address that stays.
+    /// Adds a BAR at an address that stays.
     pub fn add_bar(
         &mut self,
         index: usize,
         address: u64,
         size: u64,
-        is_64bit: bool,
+        kind: BarKind,
     ) -> Result<(), ConfigSpaceError> {
         let error = ConfigSpaceError::Bar(index);
+        let is_64bit = kind == BarKind::High;
+        let limit = match kind {
+            BarKind::Low => 1 << 32,
+            BarKind::High => u64::MAX,
+            BarKind::Ports => 1 << 16,
+        };
         let end = address.checked_add(size);
-        let fits = end.is_some_and(|end| is_64bit || end <= 1 << 32);
+        let fits = end.is_some_and(|end| end <= limit);
         if !size.is_power_of_two() || size < 16 || !address.is_multiple_of(size) || !fits {
             return Err(error);
         }
@@ -106,9 +135,14 @@ impl ConfigSpace {
                 *slot = Some(Bar {
                     address,
                     size,
-                    is_64bit,
+                    kind,
                     sizing: [false; 2],
                 });
+                if kind == BarKind::Ports {
+                    // On from the start, as that of memory.
+                    self.bytes[COMMAND] |= COMMAND_IO as u8;
+                    self.writable[COMMAND] |= COMMAND_IO as u8;
+                }
                 Ok(())
             }
             _ => Err(error),
@@ -189,7 +223,7 @@ impl ConfigSpace {
     fn bar_of(&mut self, register: usize) -> Option<(&mut Bar, usize)> {
         let is_upper = register > 0
             && self.bars[register].is_none()
-            && self.bars[register - 1].is_some_and(|bar| bar.is_64bit);
+            && self.bars[register - 1].is_some_and(|bar| bar.kind == BarKind::High);
         let index = if is_upper { register - 1 } else { register };
         self.bars[index]
             .as_mut()
@@ -207,7 +241,7 @@ impl ConfigSpace {
     fn bar_register(&self, register: usize) -> u32 {
         let upper = register > 0 && self.bars[register].is_none();
         let index = if upper { register - 1 } else { register };
-        let Some(bar) = self.bars[index].filter(|bar| !upper || bar.is_64bit) else {
+        let Some(bar) = self.bars[index].filter(|bar| !upper || bar.kind == BarKind::High) else {
             return 0;
         };
         let value = if bar.sizing[usize::from(upper)] {
@@ -218,12 +252,7 @@ impl ConfigSpace {
         if upper {
             (value >> 32) as u32
         } else {
-            let kind = if bar.is_64bit {
-                BAR_64BIT | BAR_PREFETCHABLE
-            } else {
-                0
-            };
-            value as u32 | kind
+            value as u32 | bar.kind.flags()
         }
     }
 
@@ -249,8 +278,10 @@ mod tests {
             subsystem_vendor: 0x1af4,
             subsystem: 0x40,
         });
-        space.add_bar(0, 0xc000_0000, 0x8000, false).unwrap();
-        space.add_bar(2, 0x2_0000_0000, 1 << 32, true).unwrap();
+        space.add_bar(0, 0xc000_0000, 0x8000, BarKind::Low).unwrap();
+        space
+            .add_bar(2, 0x2_0000_0000, 1 << 32, BarKind::High)
+            .unwrap();
         space
     }
 
@@ -276,6 +307,23 @@ mod tests {
             space.write(register, &0xdead_0000u32.to_le_bytes());
             assert_eq!(dword(&space, register), address);
         }
+    }
+
+    #[test]
+    fn ports_are_told_as_such() {
+        let mut space = space();
+        assert_eq!(dword(&space, 4) & 0xffff, 2);
+        space.add_bar(1, 0xc100, 0x100, BarKind::Ports).unwrap();
+        assert_eq!(dword(&space, 4) & 0xffff, 3);
+        assert_eq!(dword(&space, 0x14), 0xc101);
+        space.write(0x14, &[0xff; 4]);
+        assert_eq!(dword(&space, 0x14), 0xffff_ff01);
+        space.write(0x14, &[0; 4]);
+        assert_eq!(dword(&space, 0x14), 0xc101);
+        space.write(4, &[0; 2]);
+        assert_eq!(dword(&space, 4) & 0xffff, 0);
+        assert!(space.add_bar(4, 0xff80, 0x100, BarKind::Ports).is_err());
+        assert!(space.add_bar(4, 0x1_0000, 0x100, BarKind::Ports).is_err());
     }
 
     #[test]
@@ -309,10 +357,10 @@ mod tests {
     #[test]
     fn impossible_bars_are_refused() {
         let mut space = space();
-        assert!(space.add_bar(0, 0, 16, false).is_err());
-        assert!(space.add_bar(5, 0, 1 << 32, true).is_err());
-        assert!(space.add_bar(1, 0x10, 0x20, false).is_err());
-        assert!(space.add_bar(9, 0, 16, false).is_err());
-        assert!(space.add_bar(4, 0xffff_fff0, 0x20, false).is_err());
+        assert!(space.add_bar(0, 0, 16, BarKind::Low).is_err());
+        assert!(space.add_bar(5, 0, 1 << 32, BarKind::High).is_err());
+        assert!(space.add_bar(1, 0x10, 0x20, BarKind::Low).is_err());
+        assert!(space.add_bar(9, 0, 16, BarKind::Low).is_err());
+        assert!(space.add_bar(4, 0xffff_fff0, 0x20, BarKind::Low).is_err());
     }
 }

@@ -22,7 +22,7 @@ use crate::devices::virtio::console::Console;
 use crate::devices::virtio::device::{DeviceFault, VirtioDevice};
 use crate::devices::virtio::gpu::{Gpu, Stats};
 use crate::devices::virtio::rng::Rng;
-use crate::devices::virtio::transport::{BAR_SIZE, Placement, VirtioPci};
+use crate::devices::virtio::transport::{BAR_SIZE, PORTS_SIZE, Placement, VirtioPci};
 use crate::devices::virtio::vsock::Vsock;
 use crate::exit::{ExitReason, ExitSignal};
 use crate::irq::IrqRouter;
@@ -84,6 +84,7 @@ pub struct Placer {
     sockets: Vec<SocketPath>,
     next_slot: u32,
     next_bar: u64,
+    next_port: u16,
     high_start: u64,
     next_high: u64,
     high_limit: u64,
@@ -139,6 +140,7 @@ impl Placer {
             // RAM has at most the first two slots.
             next_slot: 2,
             next_bar: layout::PCI_MEMORY,
+            next_port: layout::PCI_PORTS,
             high_start,
             next_high: high_start,
             high_limit: 1u64.checked_shl(physical_address_bits).unwrap_or(u64::MAX),
@@ -152,6 +154,7 @@ impl Placer {
             why,
         };
         let bar = self.take_low(BAR_SIZE)?;
+        let ports = self.take_ports()?;
         let window = match device.shared_memory() {
             Some(region) => Some(self.add_window(region.length)?),
             None => None,
@@ -165,6 +168,7 @@ impl Placer {
         });
         let placement = Placement {
             bar,
+            ports,
             window,
             gsis: &gsis,
             sink: self.router.clone(),
@@ -180,10 +184,15 @@ impl Placer {
             name: name.to_owned(),
             source,
         })?;
-        for (offset, eventfd) in function.doorbells() {
-            self.vm
-                .register_ioevent(eventfd, &IoEventAddress::Mmio(bar + offset), NoDatamatch)
-                .map_err(VmError::kvm("connecting a doorbell"))?;
+        for (offset, port, eventfd) in function.doorbells() {
+            for address in [
+                IoEventAddress::Pio(u64::from(ports) + port),
+                IoEventAddress::Mmio(bar + offset),
+            ] {
+                self.vm
+                    .register_ioevent(eventfd, &address, NoDatamatch)
+                    .map_err(VmError::kvm("connecting a doorbell"))?;
+            }
         }
         let function = Arc::new(Mutex::new(function));
         self.bus
@@ -289,6 +298,17 @@ impl Placer {
         }
         self.next_bar = end;
         Ok(address)
+    }
+
+    /// A virtio function's ports, aligned to their number.
+    fn take_ports(&mut self) -> Result<u16, VmError> {
+        let first = self.next_port;
+        let used = u64::from(first - layout::PCI_PORTS);
+        if used + PORTS_SIZE > u64::from(layout::PCI_PORTS_LEN) {
+            return Err(VmError::Layout("no ports for another device".into()));
+        }
+        self.next_port += PORTS_SIZE as u16;
+        Ok(first)
     }
 
     /// A range of addresses above all RAM, aligned to its size.

@@ -1,5 +1,8 @@
-//! Virtio over PCI (virtio 1.2, 4.1): one function with its structures in BAR 0 and, where the
-//! device has a shared memory region, a window in BAR 2.
+//! Virtio over PCI (virtio 1.2, 4.1): one function with its structures in BAR 0, its doorbells once more as
+//! ports in BAR 1, and, where the device has a shared memory region, a window in BAR 2.
+//!
+//! A doorbell in memory is an access to a page that is not there: but for Intel's processors KVM has to walk the
+//! guest's page tables and decode the instruction. A port is told by the processor.
 //!
 //! Everything that arrives here comes from the guest's driver. Queues are handed to the device
 //! only after their addresses were checked to lie in guest memory.
@@ -23,12 +26,16 @@ use super::device::{
 use crate::bus::BusDevice;
 use crate::memory::GuestMemory;
 use crate::memory::host_window::HostVisibleWindow;
-use crate::pci::config_space::{ConfigSpace, ConfigSpaceError, Identity};
+use crate::pci::config_space::{BarKind, ConfigSpace, ConfigSpaceError, Identity};
 use crate::pci::msix::{ENTRY_SIZE, MsiSink, Msix};
 use crate::pci::root::PciFunction;
 
 /// Size of BAR 0.
 pub const BAR_SIZE: u64 = 0x8000;
+/// The BAR of the doorbells as ports.
+const PORTS_BAR: usize = 1;
+/// Size of that BAR, for the most queues that a device may have.
+pub const PORTS_SIZE: u64 = 0x100;
 /// The BAR of a shared memory region.
 const WINDOW_BAR: usize = 2;
 const COMMON: u64 = 0;
@@ -76,6 +83,8 @@ struct QueueSlot {
 pub struct Placement<'a> {
     /// Address of BAR 0.
     pub bar: u64,
+    /// First port of BAR 1.
+    pub ports: u16,
     /// Address of BAR 2 and what is behind it.
     pub window: Option<(u64, Arc<HostVisibleWindow>)>,
     /// One interrupt number per queue and one more.
@@ -148,31 +157,33 @@ impl VirtioPci {
             subsystem_vendor: 0x1af4,
             subsystem: 0x40 + device_type as u16,
         });
-        config.add_bar(0, placement.bar, BAR_SIZE, false)?;
-        let capability = |kind, id: u8, offset: u64, length: u64| {
-            let bar = if kind == CFG_SHARED_MEMORY {
-                WINDOW_BAR as u8
-            } else {
-                0
-            };
-            let mut body = vec![16u8, kind, bar, id, 0, 0];
+        config.add_bar(0, placement.bar, BAR_SIZE, BarKind::Low)?;
+        let ports = u64::from(placement.ports);
+        config.add_bar(PORTS_BAR, ports, PORTS_SIZE, BarKind::Ports)?;
+        let capability = |kind, bar: usize, id: u8, offset: u64, length: u64| {
+            let mut body = vec![16u8, kind, bar as u8, id, 0, 0];
             body.extend((offset as u32).to_le_bytes());
             body.extend((length as u32).to_le_bytes());
             body
         };
         let notify_length = NOTIFY_STRIDE * queues.len() as u64;
-        let mut notify = capability(CFG_NOTIFY, 0, NOTIFY, notify_length);
-        notify[0] = 20;
-        notify.extend((NOTIFY_STRIDE as u32).to_le_bytes());
+        let notify = |bar, offset| {
+            let mut body = capability(CFG_NOTIFY, bar, 0, offset, notify_length);
+            body[0] = 20;
+            body.extend((NOTIFY_STRIDE as u32).to_le_bytes());
+            body
+        };
         for body in [
-            capability(CFG_COMMON, 0, COMMON, COMMON_LENGTH),
-            notify,
-            capability(CFG_ISR, 0, ISR, 1),
-            capability(CFG_DEVICE, 0, DEVICE, DEVICE_LENGTH),
+            capability(CFG_COMMON, 0, 0, COMMON, COMMON_LENGTH),
+            // A driver takes the first that it can use (4.1.4.1).
+            notify(PORTS_BAR, 0),
+            notify(0, NOTIFY),
+            capability(CFG_ISR, 0, 0, ISR, 1),
+            capability(CFG_DEVICE, 0, 0, DEVICE, DEVICE_LENGTH),
         ] {
             config.add_capability(CAPABILITY_VENDOR, &body, &[])?;
         }
-        let mut access = capability(CFG_PCI, 0, 0, 0);
+        let mut access = capability(CFG_PCI, 0, 0, 0, 0);
         access[0] = 20;
         access.extend([0; 4]);
         let mut writable = vec![0u8; access.len()];
@@ -192,9 +203,9 @@ impl VirtioPci {
         let mut window = None;
         if let (Some(region), Some((address, memory))) = (device.shared_memory(), placement.window)
         {
-            config.add_bar(WINDOW_BAR, address, region.length, true)?;
+            config.add_bar(WINDOW_BAR, address, region.length, BarKind::High)?;
             // The 64-bit form (4.1.4.7): upper halves of offset and length follow.
-            let mut body = capability(CFG_SHARED_MEMORY, region.id, 0, region.length);
+            let mut body = capability(CFG_SHARED_MEMORY, WINDOW_BAR, region.id, 0, region.length);
             body[0] = 24;
             body.extend(0u32.to_le_bytes());
             body.extend(((region.length >> 32) as u32).to_le_bytes());
@@ -224,10 +235,13 @@ impl VirtioPci {
         })
     }
 
-    /// The doorbells: offset in BAR 0 and eventfd of each queue.
-    pub fn doorbells(&self) -> impl Iterator<Item = (u64, &EventFd)> {
-        let offsets = (NOTIFY..).step_by(NOTIFY_STRIDE as usize);
-        offsets.zip(self.queues.iter().map(|slot| &slot.kick))
+    /// The doorbells: offset in BAR 0, offset in BAR 1, and eventfd of each queue.
+    pub fn doorbells(&self) -> impl Iterator<Item = (u64, u64, &EventFd)> {
+        let offsets = (0..).step_by(NOTIFY_STRIDE as usize);
+        let kicks = self.queues.iter().map(|slot| &slot.kick);
+        offsets
+            .zip(kicks)
+            .map(|(offset, kick)| (NOTIFY + offset, offset, kick))
     }
 
     /// Stops the device.
@@ -504,11 +518,15 @@ impl VirtioPci {
         let bar = self.config.byte(self.pci_capability + 4);
         let target = u64::from(self.config.dword(self.pci_capability + 8));
         let length = self.config.dword(self.pci_capability + 12);
-        let is_valid = bar == 0
-            && matches!(length, 1 | 2 | 4)
+        let (begin, size) = match usize::from(bar) {
+            0 => (0, BAR_SIZE),
+            PORTS_BAR => (NOTIFY, PORTS_SIZE),
+            _ => return None,
+        };
+        let is_valid = matches!(length, 1 | 2 | 4)
             && target.is_multiple_of(u64::from(length))
-            && target < BAR_SIZE;
-        is_valid.then_some((target, length as usize))
+            && target < size;
+        is_valid.then_some((begin + target, length as usize))
     }
 }
 
@@ -556,6 +574,7 @@ impl Drop for VirtioPci {
 }
 
 const _: () = assert!((MAX_QUEUES as u64 + 1) * ENTRY_SIZE <= PENDING - TABLE);
+const _: () = assert!(MAX_QUEUES as u64 * NOTIFY_STRIDE <= PORTS_SIZE);
 
 /// The PCI class under which guests list the device; drivers do not look at it.
 fn pci_class(device_type: u32) -> u32 {

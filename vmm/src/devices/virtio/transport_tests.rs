@@ -51,6 +51,7 @@ impl Bench {
         let sink = Arc::new(Sink::default());
         let placement = Placement {
             bar: 0xc000_0000,
+            ports: 0xc000,
             window: None,
             gsis: &[24, 25],
             sink: sink.clone(),
@@ -103,17 +104,24 @@ impl Bench {
 
     /// The offset of the control word of the MSI-X capability.
     fn msix_control(&mut self) -> usize {
+        let found = self.capabilities().into_iter();
+        let mut found = found.filter(|(_, bytes)| bytes[0] == 0x11);
+        found.next().expect("MSI-X").0 + 2
+    }
+
+    /// All capabilities: where, and their first bytes.
+    fn capabilities(&mut self) -> Vec<(usize, [u8; 20])> {
+        let mut found = Vec::new();
         let mut next = [0];
         PciFunction::read_config(&mut self.function, 0x34, &mut next);
-        loop {
+        while next[0] != 0 {
             let at = usize::from(next[0]);
-            let mut header = [0; 2];
-            PciFunction::read_config(&mut self.function, at, &mut header);
-            if header[0] == 0x11 {
-                return at + 2;
-            }
-            next[0] = header[1];
+            let mut bytes = [0; 20];
+            PciFunction::read_config(&mut self.function, at, &mut bytes);
+            next[0] = bytes[1];
+            found.push((at, bytes));
         }
+        found
     }
 }
 
@@ -286,6 +294,43 @@ fn a_ring_that_lies_stops_the_device() {
     ];
     bench.start(0, tables.map(|address| address.raw_value()));
     wait_for(|| !bench.faults.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_doorbell_is_told_as_a_port_first_and_rings_both_ways() {
+    let mut bench = Bench::new(false);
+    let capabilities = bench.capabilities();
+    let of_type = |kind| move |(_, bytes): &&(usize, [u8; 20])| bytes[0] == 9 && bytes[3] == kind;
+    let word =
+        |bytes: &[u8; 20], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let notify: Vec<(u8, u32, u32, u32)> = capabilities
+        .iter()
+        .filter(of_type(2))
+        .map(|(_, bytes)| (bytes[4], word(bytes, 8), word(bytes, 12), word(bytes, 16)))
+        .collect();
+    assert_eq!(notify, [(1, 0, 4, 4), (0, 0x3000, 4, 4)]);
+    let kick = {
+        let (memory, port, kick) = bench.function.doorbells().next().unwrap();
+        assert_eq!((memory, port), (0x3000, 0));
+        kick.try_clone().unwrap()
+    };
+    let access = capabilities.iter().find(of_type(5)).unwrap().0;
+    let set = |bench: &mut Bench, at: usize, bytes: &[u8]| {
+        PciFunction::write_config(&mut bench.function, access + at, bytes);
+    };
+    for (bar, offset, rings) in [
+        (1, 0, true),
+        (0, 0x3000, true),
+        (1, 4, false),
+        (1, 0x100, false),
+        (2, 0, false),
+    ] {
+        set(&mut bench, 4, &[bar]);
+        set(&mut bench, 8, &u32::to_le_bytes(offset));
+        set(&mut bench, 12, &2u32.to_le_bytes());
+        set(&mut bench, 16, &[0; 2]);
+        assert_eq!(kick.read().is_ok(), rings, "BAR {bar}, {offset:#x}");
+    }
 }
 
 #[test]

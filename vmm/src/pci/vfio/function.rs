@@ -15,7 +15,7 @@ use super::layout::{self, BarPlan};
 use super::registers::{self, Place};
 use crate::bus::BusDevice;
 use crate::memory::{self, GuestMemory};
-use crate::pci::config_space::{ConfigSpace, SIZE};
+use crate::pci::config_space::{BarKind, ConfigSpace, SIZE};
 use crate::pci::msix::MsiSink;
 use crate::pci::root::PciFunction;
 
@@ -130,8 +130,12 @@ impl Attached {
         let (mut config, capability) = self.physical.filtered(self.messages).map_err(wrong)?;
         let mut bars = Vec::with_capacity(self.bars.len());
         for ((plan, region), guest_address) in self.bars.into_iter().zip(addresses) {
+            let kind = match plan.is_64bit {
+                true => BarKind::High,
+                false => BarKind::Low,
+            };
             config
-                .add_bar(plan.index, *guest_address, plan.size, plan.is_64bit)
+                .add_bar(plan.index, *guest_address, plan.size, kind)
                 .map_err(wrong)?;
             bars.push(Bar {
                 index: plan.index,
