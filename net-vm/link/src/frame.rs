@@ -24,6 +24,10 @@ pub const HEADROOM: usize = TAG_BYTES;
 /// A buffer for one packet.
 pub const BUFFER_BYTES: usize = HEADROOM + MAX_PACKET_BYTES;
 
+/// What is looked at of a packet: all its headers, as long as they can be (a tag, IPv4 and TCP with options).
+/// What lies behind is never read.
+pub const LOOK_BYTES: usize = HEADER_BYTES + MIN_BYTES + TAG_BYTES + 60 + 60;
+
 const OTHER_TAGS: [u16; 3] = [0x88a8, 0x9100, 0x9200];
 const IPV6: u16 = 0x86dd;
 const VLAN: u16 = 0x0fff;

@@ -16,6 +16,7 @@ pub mod header;
 pub mod ipv4;
 pub mod link;
 mod packets;
+pub mod passing;
 pub mod port;
 pub mod ports;
 pub mod queue;

@@ -3,6 +3,7 @@
 //! Packets go through the rings. The socket says when the card is there no more, tells it of its cable, and
 //! wakes who sleeps.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,8 +13,9 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::bucket::Bucket;
-use crate::frame::{HEADROOM, MAX_PACKET_BYTES};
+use crate::frame::{HEADROOM, LOOK_BYTES, MAX_PACKET_BYTES};
 use crate::header::HEADER_BYTES;
+use crate::passing::Passing;
 use crate::queue::Queue;
 use crate::reason::Reason;
 use crate::stats::{Counter, Stats};
@@ -154,19 +156,30 @@ impl Port {
         }
     }
 
-    /// Takes one packet behind the headroom of `buffer`, and says how long it is; none where there is none
-    /// now. From here on nobody else can change it.
-    pub fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Broken> {
+    /// Copies what is to be looked at of the next packet behind the headroom of `buffer`, and says how long the
+    /// packet is; none where there is none now. Nobody else can change the copy. The packet stays the next one
+    /// until it is [done](Self::done).
+    pub fn look(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Broken> {
         let incoming = &mut self.cable.ring.incoming;
         let (Some(length), Some(room)) = (incoming.peek()?, buffer.get_mut(HEADROOM..)) else {
             return Ok(None);
         };
         // The buffer has room for all that a ring can have.
         let length = length.min(room.len());
-        incoming.copy(0, room.get_mut(..length).unwrap_or_default());
-        incoming.drop_next();
-        self.stats.received.add(length.saturating_sub(HEADER_BYTES));
+        let seen = length.min(LOOK_BYTES);
+        incoming.copy(0, room.get_mut(..seen).unwrap_or_default());
         Ok(Some(length))
+    }
+
+    /// The packet that was looked at, which goes on as what is at `place` in `buffer`.
+    pub fn passing<'a>(&'a self, buffer: &'a mut [u8], place: Range<usize>) -> Passing<'a> {
+        Passing::new(buffer, place, &self.cable.ring.incoming)
+    }
+
+    /// Goes on behind the packet that was looked at.
+    pub fn done(&mut self, length: usize) {
+        self.cable.ring.incoming.drop_next();
+        self.stats.received.add(length.saturating_sub(HEADER_BYTES));
     }
 
     /// Whether there is a packet to take.
@@ -206,20 +219,25 @@ impl Port {
     }
 
     /// Sends a packet, or keeps it, or drops it where too much waits.
-    pub fn offer(&mut self, packet: &[u8], wire_bytes: usize, now: Instant) -> Result<Flow, Gone> {
+    pub fn offer(
+        &mut self,
+        mut packet: Passing<'_>,
+        wire_bytes: usize,
+        now: Instant,
+    ) -> Result<Flow, Gone> {
         if self.is_blocked() {
-            self.keep(packet, wire_bytes);
+            self.keep(packet.whole(), wire_bytes);
             return Ok(Flow::AsBefore);
         }
         if let Some(later) = self.may_send(now) {
-            self.keep(packet, wire_bytes);
+            self.keep(packet.whole(), wire_bytes);
             return Ok(Flow::Later(later));
         }
-        if self.cable.ring.outgoing.push(packet, &[])? {
-            self.sent(packet.len(), wire_bytes);
+        if packet.write(&mut self.cable.ring.outgoing)? {
+            self.sent(packet.bytes(), wire_bytes);
             return Ok(Flow::Free);
         }
-        self.keep(packet, wire_bytes);
+        self.keep(packet.whole(), wire_bytes);
         self.flush(now)
     }
 

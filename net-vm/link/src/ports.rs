@@ -171,6 +171,14 @@ impl Ports {
         slot.entry.as_mut().filter(|_| generation == id.generation)
     }
 
+    /// Two ports that are not the same, one of them to be changed.
+    pub fn pair_mut(&mut self, one: Id, other: Id) -> Option<(&Entry, &mut Entry)> {
+        let places = [one.slot as usize, other.slot as usize];
+        let [a, b] = self.slots.get_disjoint_mut(places).ok()?;
+        let is_now = a.generation == one.generation && b.generation == other.generation;
+        Some((a.entry.as_ref()?, b.entry.as_mut()?)).filter(|_| is_now)
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (Id, &Entry)> {
         self.slots.iter().enumerate().filter_map(|(slot, place)| {

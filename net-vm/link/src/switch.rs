@@ -1,6 +1,7 @@
 //! What may pass between a network domain and its clients: decisions without a socket.
 //!
-//! A packet lies behind [`HEADROOM`] bytes of its buffer and is changed in place.
+//! A packet lies behind [`HEADROOM`] bytes of its buffer and is changed in place. Of a long one only the first
+//! [`LOOK_BYTES`](frame::LOOK_BYTES) are there, and whatever was there before behind them.
 
 use std::net::Ipv4Addr;
 use std::ops::Range;

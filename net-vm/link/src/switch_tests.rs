@@ -276,3 +276,50 @@ fn offloads_survive_the_way_there_and_back() {
     let forgot = receive(&packet(segments(66, 1448, 34), &tag(VLAN, &frame)));
     assert_eq!(forgot, Err(Reason::ChecksumPlace));
 }
+
+/// Behind what is looked at a packet may be anything, also while it is looked at.
+#[test]
+fn nothing_is_decided_by_what_lies_behind_the_headers() {
+    let options = [1; 40];
+    let ip = Ip {
+        protocol: TCP,
+        options: &options,
+        ..Ip::default()
+    };
+    let mut segment = tcp(20_000);
+    // A TCP header of 60 bytes.
+    segment[12] = 0xf0;
+    let whole = packet(
+        segments(134, 1300, 74),
+        &ether(TRUNK, CARD, IPV4, &ip.with(&segment)),
+    );
+    let decide = |packet: &[u8], behind: u8| {
+        let mut up = buffer(packet);
+        let mut down = up.clone();
+        for buffer in [&mut up, &mut down] {
+            for byte in buffer.iter_mut().skip(HEADROOM + frame::LOOK_BYTES) {
+                *byte = behind;
+            }
+        }
+        let up = to_trunk(&client(), &trunk(), &mut up, packet.len());
+        let vlan = vlan(&down, packet.len());
+        (
+            up,
+            vlan,
+            to_client(&client(), &trunk(), &mut down, packet.len()),
+        )
+    };
+    assert!(decide(&whole, 0).0.is_ok());
+    let tagged = send(&whole).unwrap();
+    assert!(decide(&tagged, 0).1.is_ok());
+    for whole in [whole, tagged] {
+        for at in 0..frame::LOOK_BYTES {
+            for value in [0, 1, 0x45, 0x4f, 0x81, 0xff] {
+                let mut packet = whole.clone();
+                packet[at] = value;
+                let decided = decide(&packet, 0);
+                assert_eq!(decided, decide(&packet, 0xff), "{value} at {at}");
+            }
+        }
+    }
+}

@@ -56,7 +56,7 @@ impl Link {
             let Side::Trunk(trunk) = entry.side else {
                 return false;
             };
-            let length = match entry.port.receive(&mut self.buffer) {
+            let length = match entry.port.look(&mut self.buffer) {
                 Ok(Some(length)) => length,
                 Ok(None) => {
                     self.has_none(id);
@@ -70,13 +70,14 @@ impl Link {
             bytes += length;
             self.touch(id);
             match self.decide_from_trunk(network, trunk, length) {
-                Ok((client, passed)) => self.deliver(client, &passed, now),
+                Ok((client, passed)) => self.deliver(id, client, passed, now),
                 Err(reason) => {
                     if let Some(entry) = self.ports.get_mut(id) {
                         entry.port.refuse(reason);
                     }
                 }
             }
+            self.done(id, length);
         }
         true
     }
@@ -100,13 +101,21 @@ impl Link {
         Ok((id, passed))
     }
 
-    /// Sends what lies in the buffer.
-    fn deliver(&mut self, id: Id, passed: &Passed, now: Instant) {
-        let packet = self.buffer.get(passed.place.clone()).unwrap_or_default();
+    /// Sends a port's packet, whose beginning lies in the buffer.
+    fn deliver(&mut self, from: Id, to: Id, passed: Passed, now: Instant) {
+        let Some((source, target)) = self.ports.pair_mut(from, to) else {
+            return;
+        };
+        let packet = source.port.passing(&mut self.buffer, passed.place);
+        let flow = target.port.offer(packet, passed.wire_bytes, now);
+        self.follow(to, flow, now);
+        self.touch(to);
+    }
+
+    /// A port's packet was dealt with.
+    fn done(&mut self, id: Id, length: usize) {
         if let Some(entry) = self.ports.get_mut(id) {
-            let flow = entry.port.offer(packet, passed.wire_bytes, now);
-            self.follow(id, flow, now);
-            self.touch(id);
+            entry.port.done(length);
         }
     }
 
@@ -164,7 +173,7 @@ impl Link {
                 self.sleep(id, later);
                 return Turn::Done;
             }
-            let length = match entry.port.receive(&mut self.buffer) {
+            let length = match entry.port.look(&mut self.buffer) {
                 Ok(Some(length)) => length,
                 Ok(None) => {
                     self.has_none(id);
@@ -183,7 +192,7 @@ impl Link {
             match (passed, trunk) {
                 (Ok(passed), Some((trunk, _))) => {
                     entry.port.took(passed.wire_bytes);
-                    self.deliver(trunk, &passed, now);
+                    self.deliver(id, trunk, passed, now);
                 }
                 (Ok(_), None) => {}
                 (Err(reason), _) => {
@@ -191,6 +200,7 @@ impl Link {
                     entry.port.refuse(reason);
                 }
             }
+            self.done(id, length);
             self.touch(id);
         }
         Turn::More

@@ -75,6 +75,14 @@ impl Consumer {
         unsafe { self.copy_raw(at, untrusted_bytes.as_mut_ptr(), length) }
     }
 
+    /// Where bytes of the next packet lie from `at` on, as many of `length` as there are. They change
+    /// whenever the other side likes.
+    pub(crate) fn places(&self, at: usize, length: usize) -> [(*const u8, usize); 2] {
+        let rest = self.next.unwrap_or(0).saturating_sub(at);
+        let at = self.consumed.wrapping_add(LENGTH_BYTES + at as u64);
+        self.memory.places(self.direction, at, length.min(rest))
+    }
+
     /// Copies them to any place.
     ///
     /// # Safety

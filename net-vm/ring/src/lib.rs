@@ -4,7 +4,7 @@
 //! Neither side trusts the other, and whatever lies in the [`memory`] may change at any time. What a side
 //! keeps for itself (how far it has come) is never read back from there. What the other side says is read
 //! once, checked, and then used as it was read; where it cannot be, the ring is [`Broken`], and nothing
-//! worse. Packets are copied out before anybody looks at them.
+//! worse. What anybody looks at in a packet is copied out first; the rest may go from ring to ring.
 //!
 //! Beside the memory both have a socket, which says when one of them ends, and wakes who sleeps: see
 //! [`endpoint`].

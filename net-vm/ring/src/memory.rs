@@ -150,11 +150,29 @@ impl Memory {
         unsafe { self.0.add(WORDS_BYTES + direction as usize * RING_BYTES) }
     }
 
+    /// Where so many bytes of a ring lie from `at` on: up to its end, and from its beginning on.
+    pub(crate) fn places(
+        &self,
+        direction: Direction,
+        at: u64,
+        length: usize,
+    ) -> [(*const u8, usize); 2] {
+        assert!(length <= RING_BYTES);
+        let first = length.min(RING_BYTES - place(at));
+        let ring = self.ring(direction).as_ptr();
+        // SAFETY: `place(at) + first` is at most the ring's size.
+        let begin = unsafe { ring.add(place(at)) };
+        [
+            (begin.cast_const(), first),
+            (ring.cast_const(), length - first),
+        ]
+    }
+
     /// Copies into a ring from `at` on, and round its end.
     ///
     /// # Safety
     ///
-    /// `source` must be readable for `length` bytes, and not lie in this memory.
+    /// `source` must be readable for `length` bytes. It may lie in this memory too.
     pub(crate) unsafe fn copy_in(
         &self,
         direction: Direction,
@@ -168,8 +186,8 @@ impl Memory {
         // SAFETY: `place(at) + first` and `length - first` are at most the ring's size; the source is the
         // caller's promise. Nobody in this process has a reference to these bytes.
         unsafe {
-            std::ptr::copy_nonoverlapping(source, ring.add(place(at)), first);
-            std::ptr::copy_nonoverlapping(source.add(first), ring, length - first);
+            std::ptr::copy(source, ring.add(place(at)), first);
+            std::ptr::copy(source.add(first), ring, length - first);
         }
     }
 

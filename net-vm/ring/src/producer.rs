@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::memory::{Direction, Index, Memory, Wish};
-use crate::{Broken, LENGTH_BYTES, MAX_PACKET_BYTES, RING_BYTES, between, record_bytes};
+use crate::{Broken, Consumer, LENGTH_BYTES, MAX_PACKET_BYTES, RING_BYTES, between, record_bytes};
 
 /// Writes packets.
 #[derive(Debug)]
@@ -132,11 +132,20 @@ impl Filling<'_> {
         unsafe { self.put_raw(bytes.as_ptr(), bytes.len()) }
     }
 
+    /// Appends bytes of another ring's next packet from `at` on, as many of `length` as there are. Nobody here
+    /// has looked at them.
+    pub fn put_from(&mut self, from: &Consumer, at: usize, length: usize) {
+        for (source, length) in from.places(at, length) {
+            // SAFETY: the other ring is mapped for as long as `from` is borrowed.
+            unsafe { self.put_raw(source, length) };
+        }
+    }
+
     /// Appends bytes that lie anywhere, and may change meanwhile.
     ///
     /// # Safety
     ///
-    /// `source` must be readable for `length` bytes, and not lie in the rings' own memory.
+    /// `source` must be readable for `length` bytes.
     pub unsafe fn put_raw(&mut self, source: *const u8, length: usize) {
         let length = length.min(self.room - self.filled);
         let Producer {

@@ -41,6 +41,41 @@ fn take(endpoint: &mut Endpoint) -> Result<Option<Vec<u8>>, Broken> {
     Ok(Some(bytes))
 }
 
+/// What nobody looks at goes from ring to ring, wherever in both it lies.
+#[test]
+fn packets_go_from_one_ring_to_the_other() {
+    let (_memory, mut card, mut link) = ends();
+    let (_other_memory, mut other_card, mut other_link) = ends();
+    let mut random = Random(7);
+    for number in 0..400 {
+        let sent = packet(number, random.below(MAX_PACKET_BYTES));
+        assert_eq!(card.outgoing.push(&sent, &[]), Ok(true));
+        // So that both do not lie alike.
+        other_link.outgoing.push(&[0; 100], &[]).unwrap();
+        take(&mut other_card).unwrap().unwrap();
+        let length = link.incoming.peek().unwrap().unwrap();
+        let mut filling = other_link.outgoing.begin(length).unwrap().unwrap();
+        let looked_at = random.below(200).min(length);
+        filling.put(&sent[..looked_at]);
+        filling.put_from(&link.incoming, looked_at, usize::MAX);
+        filling.put_from(&link.incoming, length, 8);
+        filling.finish();
+        link.incoming.drop_next();
+        assert_eq!(take(&mut other_card), Ok(Some(sent)));
+    }
+    // With nothing to take, nothing is appended; and a ring into itself does no harm.
+    let mut filling = card.outgoing.begin(8).unwrap().unwrap();
+    filling.put_from(&link.incoming, 0, 8);
+    filling.finish();
+    link.incoming.peek().unwrap();
+    let mut filling = card.outgoing.begin(8).unwrap().unwrap();
+    filling.put_from(&link.incoming, 0, 8);
+    filling.put(b"end");
+    filling.finish();
+    assert_eq!(take(&mut link), Ok(Some(Vec::new())));
+    assert_eq!(take(&mut link), Ok(Some(b"end".to_vec())));
+}
+
 struct Random(u64);
 
 impl Random {

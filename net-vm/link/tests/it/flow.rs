@@ -290,3 +290,74 @@ fn it_sleeps_while_there_is_nothing_that_it_can_do() {
     until_full(&|| trunk.try_receive().is_some());
     assert!(link.port("work")["in"]["frames"].as_u64().unwrap() > old);
 }
+
+/// A frame of TCP that is to be segmented, with contents of its own.
+fn long(number: usize, destination: [u8; 6], source: [u8; 6], ip: &Ip<'_>) -> Vec<u8> {
+    let length = 1 + number * 7919 % 60_000;
+    let mut frame = ether(destination, source, IPV4, &ip.with(&tcp(length)));
+    let contents = frame.iter_mut().skip(14 + 20 + 32);
+    for (at, byte) in contents.enumerate() {
+        *byte = (at * 31 + number * 7 + at / 251) as u8;
+    }
+    frame
+}
+
+/// Of a long packet the link looks at the beginning only. All of it arrives, wherever in the rings it lies,
+/// and whether it had to wait.
+#[test]
+fn long_packets_arrive_as_they_were_sent() {
+    let link = Link::start();
+    let trunk = link.trunk("net", "02:00:00:00:00:01");
+    let work = link.client("work", "net", 9);
+    for card in [&trunk, &work] {
+        card.expect_cable(true);
+    }
+    let up = Ip {
+        protocol: TCP,
+        ..Ip::default()
+    };
+    let down = Ip {
+        protocol: TCP,
+        source: WORLD,
+        destination: ADDRESS,
+        ..Ip::default()
+    };
+    let plain = |frame: &[u8]| packet(segments(66, 1448, 34), frame);
+    let tagged = |frame: &[u8]| packet(segments(70, 1448, 38), &tag(9, frame));
+    const PACKETS: usize = 200;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..PACKETS {
+                work.send(&plain(&long(number, TRUNK, CARD, &up)));
+            }
+        });
+        // Until all rings are full, and then by fits and starts.
+        std::thread::sleep(Duration::from_millis(300));
+        for number in 0..PACKETS {
+            let came = trunk.receive();
+            assert!(came == tagged(&long(number, TRUNK, CARD, &up)), "{number}");
+            if number % 20 == 0 {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    });
+    // Some for a client that does not keep up are lost; the others are whole, and in order.
+    let sent: Vec<Vec<u8>> = (0..PACKETS)
+        .map(|number| long(number, CARD, TRUNK, &down))
+        .collect();
+    for frame in &sent {
+        trunk.send(&tagged(frame));
+    }
+    link.wait_for("net", PACKETS as u64);
+    let mut expected = sent.iter();
+    let mut arrived = 0;
+    while let Some(came) = work.try_receive().or_else(|| {
+        std::thread::sleep(Duration::from_millis(50));
+        work.try_receive()
+    }) {
+        assert!(expected.any(|frame| came == plain(frame)), "{arrived}");
+        arrived += 1;
+    }
+    assert!(arrived > 20, "{arrived} arrived");
+    assert!(link.end().success());
+}
