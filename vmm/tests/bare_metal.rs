@@ -216,7 +216,8 @@ fn what_is_not_there_reads_as_ones_and_what_is_there_answers() {
         .expect32(0xd000_0000, u32::MAX)
         .expect32(0xe000_0000, 0x0008_1b36) // host bridge
         .expect32(0xe000_8000, 0x1042_1af4) // disk
-        .expect32(0xe000_8010, 0xc000_0000) // its BAR
+        .expect32(0xe000_8010, 0xc000_0000) // its BARs
+        .expect32(0xe000_8014, 0xc001)
         .expect32(0xe00f_8000, u32::MAX);
     // Hostile writes to configuration space, table and doorbells, all over the first device.
     for offset in (0..0x100).step_by(4) {
@@ -236,8 +237,8 @@ fn configuration_space_answers_whether_it_is_shown_or_not() {
         return;
     }
     let disk = 0xe000_8000;
-    // The access capability is the fifth one; its window shows the number of queues (virtio 1.2, 4.1.4.9).
-    let access = disk + 0x40 + 16 + 20 + 16 + 16;
+    // The access capability is the sixth one; its window shows the number of queues (virtio 1.2, 4.1.4.9).
+    let access = disk + 0x40 + 16 + 20 + 20 + 16 + 16;
     let mut code = Code::default().stack();
     for _ in 0..3 {
         code = code
