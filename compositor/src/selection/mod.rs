@@ -9,6 +9,7 @@
 mod crossing;
 mod drag;
 mod dragging;
+mod pipe;
 mod primary;
 mod protocol;
 

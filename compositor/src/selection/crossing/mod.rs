@@ -22,7 +22,6 @@ use std::{
 };
 
 pub(crate) use parcel::{Kind, Parcel, choose, shown_size};
-pub(super) use reading::{Turn, take_turn};
 pub(crate) use redraw::Ends;
 use smithay::reexports::{
     calloop::{

@@ -2,32 +2,25 @@
 
 use std::{
     fs::File,
-    io::{ErrorKind, Read},
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::Instant,
 };
 
-use rustix::pipe::{PipeFlags, pipe_with};
 use smithay::reexports::{
-    calloop::{
-        Interest, LoopHandle, Mode, PostAction, RegistrationToken,
-        generic::Generic,
-        timer::{TimeoutAction, Timer},
-    },
+    calloop::{Interest, LoopHandle, PostAction, timer::TimeoutAction},
     wayland_server::{Resource, protocol::wl_data_source::WlDataSource},
 };
 
 use super::{Held, Parcel, Party, Stage, parcel};
 use crate::{
-    selection::{dragging::list, protocol::SourceData},
+    selection::{
+        dragging::list,
+        pipe::{self, Turn, Watched, take_turn},
+        protocol::SourceData,
+    },
     state::State,
 };
-
-/// Bytes that are read in one go.
-const CHUNK_BYTES: usize = 64 * 1024;
-/// Goes before others have their turn: a domain that writes fast must not stop the desktop.
-const CHUNKS_PER_TURN: usize = 8;
 
 /// A copy that goes on.
 #[derive(Debug)]
@@ -41,57 +34,15 @@ pub(super) struct Reading {
     began: Instant,
     /// When something last arrived.
     arrived: Instant,
-    pipe: RegistrationToken,
-    timer: RegistrationToken,
+    pipe: Watched,
 }
 
 impl Reading {
     /// Closes the pipe. What arrived is overwritten as a parcel is.
     pub(super) fn stop(self, events: &LoopHandle<'static, State>) {
-        events.remove(self.pipe);
-        events.remove(self.timer);
+        self.pipe.stop(events);
         drop(Parcel::check(self.kind, self.untrusted_bytes));
     }
-}
-
-/// How far one turn has come.
-pub(in crate::selection) enum Turn {
-    /// More may follow.
-    More,
-    /// The source closed its end.
-    End,
-    /// More than the limit.
-    TooMuch,
-    Failed(std::io::Error),
-}
-
-/// Takes what is in the pipe, one turn's worth of it.
-pub(in crate::selection) fn take_turn(
-    mut pipe: &File,
-    untrusted_bytes: &mut Vec<u8>,
-    limit: usize,
-) -> Turn {
-    for _ in 0..CHUNKS_PER_TURN {
-        // One byte more than the limit shows that there is too much.
-        let room = limit
-            .saturating_sub(untrusted_bytes.len())
-            .saturating_add(1);
-        let mut chunk = [0; CHUNK_BYTES];
-        let Some(chunk) = chunk.get_mut(..room.min(CHUNK_BYTES)) else {
-            return Turn::TooMuch;
-        };
-        match pipe.read(chunk) {
-            Ok(0) => return Turn::End,
-            Ok(count) => untrusted_bytes.extend_from_slice(chunk.get(..count).unwrap_or_default()),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Turn::More,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Turn::Failed(error),
-        }
-        if untrusted_bytes.len() > limit {
-            return Turn::TooMuch;
-        }
-    }
-    Turn::More
 }
 
 fn types_of(source: &WlDataSource) -> Vec<String> {
@@ -133,43 +84,27 @@ impl State {
         kind: parcel::Kind,
         source: &WlDataSource,
     ) -> std::io::Result<OwnedFd> {
-        let copied = source.clone();
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        // Our end only: the other one is the source's, which may expect to block.
-        rustix::io::ioctl_fionbio(&read, true)?;
+        let (read, write) = pipe::to_read()?;
         let id = self.crossing().next_id();
-        let failed = |error: String| std::io::Error::other(error);
-        let source = Generic::new(File::from(read), Interest::READ, Mode::Level);
-        let pipe = self
-            .events
-            .insert_source(source, move |_, file, state: &mut Self| {
-                Ok(state.read_more(id, file))
-            })
-            .map_err(|error| failed(error.to_string()))?;
         let stalled = self.crossing().limits.stalled;
-        let timer = self
-            .events
-            .insert_source(Timer::from_duration(stalled), move |_, (), state| {
-                state.read_deadline(id)
-            });
-        let timer = match timer {
-            Ok(timer) => timer,
-            Err(error) => {
-                self.events.remove(pipe);
-                return Err(failed(error.to_string()));
-            }
-        };
+        let pipe = Watched::begin(
+            &self.events,
+            read,
+            Interest::READ,
+            move |file, state| state.read_more(id, file),
+            stalled,
+            move |state| state.read_deadline(id),
+        )?;
         let now = Instant::now();
         self.crossing().stage = Stage::Reading(Reading {
             id,
             from,
             kind,
-            source: copied,
+            source: source.clone(),
             untrusted_bytes: Vec::new(),
             began: now,
             arrived: now,
             pipe,
-            timer,
         });
         Ok(write)
     }
@@ -208,7 +143,7 @@ impl State {
         let Stage::Reading(reading) = std::mem::take(&mut self.crossing().stage) else {
             return;
         };
-        self.events.remove(reading.timer);
+        reading.pipe.ended(&self.events);
         let from = reading.from;
         // A domain that ended has closed the pipe, too: what arrived may be half of it.
         if self.domains.get(from.id).is_none() {

@@ -11,22 +11,17 @@ use std::{
     time::Instant,
 };
 
-use smithay::reexports::calloop::{
-    Interest, Mode, PostAction, RegistrationToken,
-    generic::Generic,
-    timer::{TimeoutAction, Timer},
-};
+use smithay::reexports::calloop::{Interest, PostAction, timer::TimeoutAction};
 
 use super::Parcel;
-use crate::{domain::DomainId, state::State};
+use crate::{
+    domain::DomainId,
+    selection::pipe::{CHUNK_BYTES, CHUNKS_PER_TURN, Watched},
+    state::State,
+};
 
 /// Pipes of one domain that are written to at a time. Each keeps what was pasted in memory.
 const MAX_PER_DOMAIN: usize = 8;
-/// Bytes that are written in one go.
-const CHUNK_BYTES: usize = 64 * 1024;
-/// Goes before others have their turn.
-const CHUNKS_PER_TURN: usize = 8;
-
 /// A client that takes what was pasted.
 #[derive(Debug)]
 pub(super) struct Serving {
@@ -36,8 +31,7 @@ pub(super) struct Serving {
     began: Instant,
     /// When it last took something.
     taken: Instant,
-    pipe: RegistrationToken,
-    timer: RegistrationToken,
+    pipe: Watched,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -96,27 +90,15 @@ impl State {
         let file = our_own(&untrusted_fd)?;
         drop(untrusted_fd);
         let id = self.crossing().next_id();
-        let failed = |error: String| NotServed::Io(io::Error::other(error));
-        let source = Generic::new(file, Interest::WRITE, Mode::Level);
-        let pipe = self
-            .events
-            .insert_source(source, move |_, file, state: &mut Self| {
-                Ok(state.serve_more(id, file))
-            })
-            .map_err(|error| failed(error.to_string()))?;
         let stalled = self.crossing().limits.stalled;
-        let timer = self
-            .events
-            .insert_source(Timer::from_duration(stalled), move |_, (), state| {
-                state.serve_deadline(id)
-            });
-        let timer = match timer {
-            Ok(timer) => timer,
-            Err(error) => {
-                self.events.remove(pipe);
-                return Err(failed(error.to_string()));
-            }
-        };
+        let pipe = Watched::begin(
+            &self.events,
+            file,
+            Interest::WRITE,
+            move |file, state| state.serve_more(id, file),
+            stalled,
+            move |state| state.serve_deadline(id),
+        )?;
         let now = Instant::now();
         let serving = Serving {
             domain,
@@ -125,7 +107,6 @@ impl State {
             began: now,
             taken: now,
             pipe,
-            timer,
         };
         self.crossing().serving.insert(id, serving);
         Ok(())
@@ -179,8 +160,7 @@ impl State {
 
     fn stop_serving(&mut self, id: u64) {
         if let Some(serving) = self.crossing().serving.remove(&id) {
-            self.events.remove(serving.pipe);
-            self.events.remove(serving.timer);
+            serving.pipe.stop(&self.events);
         }
     }
 

@@ -2,13 +2,8 @@
 
 use std::{fs::File, os::fd::AsFd, time::Instant};
 
-use rustix::pipe::{PipeFlags, pipe_with};
 use smithay::reexports::{
-    calloop::{
-        Interest, LoopHandle, Mode, PostAction, RegistrationToken,
-        generic::Generic,
-        timer::{TimeoutAction, Timer},
-    },
+    calloop::{Interest, LoopHandle, PostAction, timer::TimeoutAction},
     wayland_server::{
         Resource,
         protocol::{wl_data_device_manager::DndAction, wl_data_source::WlDataSource},
@@ -17,7 +12,10 @@ use smithay::reexports::{
 
 use super::{Dropped, Stage, list, types_of};
 use crate::{
-    selection::crossing::{self, Kind, Parcel, Turn, take_turn},
+    selection::{
+        crossing::{self, Kind, Parcel},
+        pipe::{self, Turn, Watched, take_turn},
+    },
     state::State,
 };
 
@@ -29,15 +27,13 @@ pub(super) struct Reading {
     began: Instant,
     /// When something last arrived.
     arrived: Instant,
-    pipe: RegistrationToken,
-    timer: RegistrationToken,
+    pipe: Watched,
 }
 
 impl Reading {
     /// Closes the pipe. What arrived is overwritten as a parcel is.
     pub(super) fn stop(self, events: &LoopHandle<'static, State>) {
-        events.remove(self.pipe);
-        events.remove(self.timer);
+        self.pipe.stop(events);
         drop(Parcel::check(self.kind, self.untrusted_bytes));
     }
 }
@@ -86,30 +82,16 @@ impl State {
         id: u64,
         kind: Kind,
     ) -> std::io::Result<(Reading, std::os::fd::OwnedFd)> {
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        // Our end only: the other one is the source's, which may expect to block.
-        rustix::io::ioctl_fionbio(&read, true)?;
-        let failed = |error: String| std::io::Error::other(error);
-        let source = Generic::new(File::from(read), Interest::READ, Mode::Level);
-        let pipe = self
-            .events
-            .insert_source(source, move |_, file, state: &mut Self| {
-                Ok(state.read_more_of_drop(id, file))
-            })
-            .map_err(|error| failed(error.to_string()))?;
+        let (read, write) = pipe::to_read()?;
         let stalled = self.dragging().limits.stalled;
-        let timer = self
-            .events
-            .insert_source(Timer::from_duration(stalled), move |_, (), state| {
-                state.drop_deadline(id)
-            });
-        let timer = match timer {
-            Ok(timer) => timer,
-            Err(error) => {
-                self.events.remove(pipe);
-                return Err(failed(error.to_string()));
-            }
-        };
+        let pipe = Watched::begin(
+            &self.events,
+            read,
+            Interest::READ,
+            move |file, state| state.read_more_of_drop(id, file),
+            stalled,
+            move |state| state.drop_deadline(id),
+        )?;
         let now = Instant::now();
         let reading = Reading {
             kind,
@@ -117,7 +99,6 @@ impl State {
             began: now,
             arrived: now,
             pipe,
-            timer,
         };
         Ok((reading, write))
     }
@@ -160,9 +141,9 @@ impl State {
         let Some(reading) = self.reading_drop(id) else {
             return;
         };
-        let (kind, timer) = (reading.kind, reading.timer);
+        let (kind, pipe) = (reading.kind, reading.pipe);
         let untrusted_bytes = std::mem::take(&mut reading.untrusted_bytes);
-        self.events.remove(timer);
+        pipe.ended(&self.events);
         let Some(dropped) = self.dragging().drops.get(&id) else {
             return;
         };
