@@ -176,10 +176,10 @@ impl Server {
             scale: options.scale.clamp(1, MAX_SCALE),
             refresh_mhz: 60_000,
         };
-        let (backend, screen) = match options.backend {
+        let (backend, screen, others) = match options.backend {
             BackendKind::Headless => {
                 let backend = Backend::headless(at_first.size, at_first.scale)?;
-                (backend, at_first)
+                (backend, at_first, Vec::new())
             }
             #[cfg(feature = "winit")]
             BackendKind::Winit => {
@@ -189,14 +189,14 @@ impl Server {
                     scale: 1,
                     ..at_first
                 };
-                (backend, screen)
+                (backend, screen, Vec::new())
             }
             #[cfg(not(feature = "winit"))]
             BackendKind::Winit => return Err(StartError::NoWinit),
             #[cfg(feature = "drm")]
             BackendKind::Drm => {
-                let (backend, screen) = Backend::drm(options.outputs, &events.handle())?;
-                (backend, screen.unwrap_or(at_first))
+                let (backend, screen, others) = Backend::drm(options.outputs, &events.handle())?;
+                (backend, screen.unwrap_or(at_first), others)
             }
             #[cfg(not(feature = "drm"))]
             BackendKind::Drm => return Err(StartError::NoDrm),
@@ -206,6 +206,8 @@ impl Server {
         let mut seat_state = SeatState::new();
         let seat = protocols::seat(&dh, &mut seat_state)?;
         let watchdog = Watchdog::start().map_err(event_loop_error)?;
+        let mut layout = Layout::new(screen.size);
+        layout.set_others(others);
         let now = Instant::now();
         let state = State {
             display: dh.clone(),
@@ -220,7 +222,7 @@ impl Server {
             default_quota: options.quota,
             accounts: Accounts::default(),
             shell: Shell::default(),
-            layout: Layout::new(screen.size),
+            layout,
             activated: None,
             layer_focus: None,
             selections: Selections::new(options.crossing),

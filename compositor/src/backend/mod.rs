@@ -124,13 +124,13 @@ impl Backend {
 }
 
 impl State {
-    /// The desktop is shown on another screen, or the screen has another mode.
+    /// The desktop is shown on another screen with others beside it, or the screen has another mode.
     #[cfg(any(feature = "drm", feature = "winit"))]
-    pub(crate) fn screen_changed(&mut self, screen: Screen) {
+    pub(crate) fn screen_changed(&mut self, screen: Screen, others: Vec<crate::layout::Rect>) {
         self.scale = screen.scale;
         self.frame_time = screen.frame_time();
         crate::protocols::set_mode(&self.output, screen);
-        self.screen_resized(screen.size);
+        self.outputs_changed(screen.size, others);
     }
 
     /// Is the desktop on a screen of its own, beside the machine's terminals?

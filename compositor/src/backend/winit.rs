@@ -127,10 +127,13 @@ impl State {
         if let Some(super::Backend::Winit(winit)) = &mut self.backend {
             winit.resize(size);
         }
-        self.screen_changed(Screen {
-            size,
-            scale: 1,
-            refresh_mhz: 60_000,
-        });
+        self.screen_changed(
+            Screen {
+                size,
+                scale: 1,
+                refresh_mhz: 60_000,
+            },
+            Vec::new(),
+        );
     }
 }

@@ -18,8 +18,10 @@ const XKB_OFFSET: u32 = 8;
 impl State {
     /// What a keyboard, pointer, touch screen or pen did.
     pub(crate) fn device_event<B: InputBackend>(&mut self, event: InputEvent<B>) {
-        let screen = self.layout.screen();
+        let (screen, main) = (self.layout.screen(), self.layout.main());
         let desktop = SmithaySize::<i32, Logical>::from((screen.w, screen.h));
+        // A touch screen or pen is most likely that of the machine itself.
+        let main = SmithaySize::<i32, Logical>::from((main.w, main.h));
         match event {
             InputEvent::Keyboard { event } => {
                 let code = event.key_code().raw().saturating_sub(XKB_OFFSET);
@@ -48,11 +50,11 @@ impl State {
                 self.pointer_axis(h, v, event.time_msec());
             }
             InputEvent::TouchDown { event } => {
-                let at = event.position_transformed(desktop);
+                let at = event.position_transformed(main);
                 self.touch_down(slot(event.slot()), at.x, at.y, event.time_msec());
             }
             InputEvent::TouchMotion { event } => {
-                let at = event.position_transformed(desktop);
+                let at = event.position_transformed(main);
                 self.touch_motion(slot(event.slot()), at.x, at.y, event.time_msec());
             }
             InputEvent::TouchUp { event } => {
@@ -61,15 +63,15 @@ impl State {
             InputEvent::TouchCancel { .. } => self.touch_cancel(),
             // A pen is a pointer with one button.
             InputEvent::TabletToolAxis { event } => {
-                let at = event.position_transformed(desktop);
+                let at = event.position_transformed(main);
                 self.pointer_motion(at.x, at.y, event.time_msec());
             }
             InputEvent::TabletToolProximity { event } if event.state() == ProximityState::In => {
-                let at = event.position_transformed(desktop);
+                let at = event.position_transformed(main);
                 self.pointer_motion(at.x, at.y, event.time_msec());
             }
             InputEvent::TabletToolTip { event } => {
-                let at = event.position_transformed(desktop);
+                let at = event.position_transformed(main);
                 self.pointer_motion(at.x, at.y, event.time_msec());
                 let pressed = event.tip_state() == TabletToolTipState::Down;
                 self.pointer_button(BTN_LEFT, pressed, event.time_msec());

@@ -74,12 +74,16 @@ impl State {
 
     /// The pointer is at another place of the desktop.
     pub(crate) fn pointer_motion(&mut self, x: f64, y: f64, time: u32) {
-        let area = self.layout.screen();
-        let limit = |v: f64, length: i32| {
-            let v = if v.is_finite() { v } else { 0.0 };
-            v.clamp(0.0, f64::from(length) - 1.0 / 256.0)
+        let number = |v: f64| if v.is_finite() { v } else { 0.0 };
+        let (x, y) = (number(x), number(y));
+        let cell = cell_at((x, y).into());
+        // Where no output is, it goes along the edge of the nearest.
+        let shown = self.layout.shown(cell);
+        let limit = |v: f64, cell: i32, shown: i32| match cell == shown {
+            true => v,
+            false => v.clamp(f64::from(shown), f64::from(shown) + 255.0 / 256.0),
         };
-        self.pointing.at = (limit(x, area.w), limit(y, area.h)).into();
+        self.pointing.at = (limit(x, cell.x, shown.x), limit(y, cell.y, shown.y)).into();
         self.pointing.seen = true;
         self.dirty = true;
         let at = self.pointing.at;

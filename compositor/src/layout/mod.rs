@@ -5,6 +5,7 @@
 
 mod geometry;
 mod grab;
+mod outputs;
 mod placement;
 #[cfg(test)]
 mod tests;
@@ -35,7 +36,7 @@ pub struct WindowId(pub u64);
 pub enum Mode {
     /// Where the user put it, at the size that the user or the client chose.
     Floating,
-    /// Fills the desktop inside its own border.
+    /// Fills its output inside its own border.
     Maximised,
     /// What a client gets when it asks for fullscreen: it believes so, but the border stays.
     Fullscreen,
@@ -119,9 +120,12 @@ fn client_of(outer: Rect) -> Rect {
 /// All windows, from the lowest to the highest, and who has the focus.
 #[derive(Debug)]
 pub struct Layout {
-    screen: Size,
-    /// The part of the screen that panels leave to windows.
+    /// The size of the first output, which has the panels; its corner is the desktop's.
+    main: Size,
+    /// The part of it that panels leave to windows.
     area: Rect,
+    /// The other outputs.
+    others: Vec<Rect>,
     stack: Vec<Placed>,
     focused: Option<WindowId>,
     grab: Option<grab::Grab>,
@@ -130,28 +134,19 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// An empty desktop of this size.
-    pub fn new(screen: Size) -> Self {
-        let screen = Size::new(screen.w.max(1), screen.h.max(1));
+    /// An empty desktop on one output of this size.
+    pub fn new(main: Size) -> Self {
+        let main = Size::new(main.w.max(1), main.h.max(1));
         Self {
-            screen,
-            area: Rect::new(0, 0, screen.w, screen.h),
+            main,
+            area: Rect::new(0, 0, main.w, main.h),
+            others: Vec::new(),
             stack: Vec::new(),
             focused: None,
             grab: None,
             cycle: None,
             cascade: 0,
         }
-    }
-
-    /// The size of the desktop.
-    pub fn screen(&self) -> Size {
-        self.screen
-    }
-
-    /// The part of it where windows are: what panels leave.
-    pub fn area(&self) -> Rect {
-        self.area
     }
 
     /// Windows from the lowest to the highest.
@@ -167,11 +162,6 @@ impl Layout {
     /// The window that keys go to.
     pub fn focused(&self) -> Option<WindowId> {
         self.focused
-    }
-
-    /// The largest client area that fits on the desktop.
-    pub fn bounds(&self) -> Size {
-        client_of(self.area).size()
     }
 
     /// Puts a new window on the desktop, above all others and focused. Where there is room it
@@ -289,7 +279,7 @@ impl Layout {
 
     /// Maximises, makes "fullscreen", or restores. Answers the size that the client is to draw.
     pub fn set_mode(&mut self, id: WindowId, mode: Mode) -> Option<Size> {
-        let bounds = self.bounds();
+        let bounds = self.bounds_of(id);
         if self.grab.as_ref().is_some_and(|g| g.id == id) {
             self.grab = None;
         }
@@ -314,49 +304,10 @@ impl Layout {
         }
     }
 
-    /// The desktop has a new size, or panels leave another part of it. A window that was wholly in
-    /// view stays so where it fits. Answers the windows that are to draw a new size.
-    pub fn set_area(&mut self, screen: Size, area: Rect) -> Vec<(WindowId, Size)> {
-        let before = self.area;
-        self.screen = Size::new(screen.w.max(1), screen.h.max(1));
-        let whole = Rect::new(0, 0, self.screen.w, self.screen.h);
-        // Panels that leave nothing are not believed.
-        self.area = area
-            .intersection(&whole)
-            .filter(|left| left.w > 0 && left.h > 0)
-            .unwrap_or(whole);
-        if self.area == before {
-            return Vec::new();
-        }
-        let bounds = self.bounds();
-        let placed: Vec<_> = self
-            .stack
-            .iter()
-            .map(|w| (w.id, w.mode, w.client.size(), w.outer()))
-            .collect();
-        let mut resized = Vec::new();
-        for (id, mode, size, outer) in placed {
-            if mode != Mode::Floating {
-                self.fill(id, size);
-                resized.push((id, bounds));
-            } else if before.intersection(&outer) == Some(outer) {
-                self.pull_in(id);
-            }
-            self.keep_reachable(id);
-        }
-        resized
-    }
-
-    /// The screen has a new size; [`Self::set_area`] follows.
-    #[cfg(any(feature = "drm", feature = "winit"))]
-    pub(crate) fn set_screen(&mut self, screen: Size) {
-        self.screen = Size::new(screen.w.max(1), screen.h.max(1));
-    }
-
     /// Moves a window so that all of it is in view; one that is too large loses its right and
     /// lower end.
     fn pull_in(&mut self, id: WindowId) {
-        let area = self.area;
+        let area = self.area_of(id);
         let Some(window) = self.get_mut(id) else {
             return;
         };
@@ -385,10 +336,10 @@ impl Layout {
         self.stack.iter_mut().find(|w| w.id == id)
     }
 
-    /// A window that fills the desktop sits at its corner. A client that draws more than it was
+    /// A window that fills an output sits at its corner. A client that draws more than it was
     /// given is cut, so that its border stays visible.
     fn fill(&mut self, id: WindowId, drawn: Size) {
-        let (bounds, area) = (self.bounds(), self.area);
+        let (bounds, area) = (self.bounds_of(id), self.area_of(id));
         if let Some(window) = self.get_mut(id) {
             window.client = Rect {
                 x: area.x.saturating_add(BORDER_PX),
@@ -401,7 +352,7 @@ impl Layout {
 
     /// Moves a window so that its title bar can be reached.
     fn keep_reachable(&mut self, id: WindowId) {
-        let area = self.area;
+        let area = self.area_of(id);
         let Some(window) = self.get_mut(id) else {
             return;
         };
@@ -443,26 +394,21 @@ impl Layout {
                 return Err(format!("{:?} has the size {}x{}", window.id, c.w, c.h));
             }
             let outer = window.outer();
-            if outer.y < self.area.y {
-                return Err(format!(
-                    "{:?} has its title bar above the desktop",
-                    window.id
-                ));
+            let reached = |area: &Rect| {
+                let keep = REACHABLE_PX.min(outer.w).min(area.w);
+                let seen = outer.intersection(area).map_or(0, |r| r.w);
+                outer.y >= area.y && seen >= keep
+            };
+            if !self.areas().iter().any(reached) {
+                return Err(format!("{:?} has its title bar out of reach", window.id));
             }
-            let keep = REACHABLE_PX.min(outer.w).min(self.area.w);
-            let seen = outer.intersection(&self.area).map_or(0, |r| r.w);
-            if seen < keep {
-                return Err(format!(
-                    "{:?} shows only {seen} px of its title bar",
-                    window.id
-                ));
-            }
-            let least = outer_of(client_of(self.area));
+            let area = self.area_of(window.id);
+            let least = outer_of(client_of(area));
             if window.mode != Mode::Floating
-                && (outer.right() > self.area.right().max(least.right())
-                    || outer.bottom() > self.area.bottom().max(least.bottom()))
+                && (outer.right() > area.right().max(least.right())
+                    || outer.bottom() > area.bottom().max(least.bottom()))
             {
-                return Err(format!("{:?} fills more than the desktop", window.id));
+                return Err(format!("{:?} fills more than its output", window.id));
             }
         }
         Ok(())

@@ -101,7 +101,7 @@ fn a_window_in_view_stays_in_view_when_a_panel_or_a_smaller_screen_comes() {
     layout.set_area(Size::new(1280, 800), panel);
     let outer = layout.get(id).unwrap().outer();
     assert_eq!(panel.intersection(&outer), Some(outer));
-    assert_eq!(layout.bounds(), Size::new(1272, 728));
+    assert_eq!(layout.bounds_of(id), Size::new(1272, 728));
     let small = Rect::new(0, 0, 420, 360);
     layout.set_area(small.size(), small);
     let outer = layout.get(id).unwrap().outer();
@@ -110,6 +110,98 @@ fn a_window_in_view_stays_in_view_when_a_panel_or_a_smaller_screen_comes() {
     layout.set_area(small.size(), Rect::new(0, 900, 10, 10));
     assert_eq!(layout.area(), small);
     layout.verify_invariants().unwrap();
+}
+
+/// A small output to the right of the first one.
+fn two_outputs() -> (Layout, Rect) {
+    let mut layout = desktop();
+    let other = Rect::new(1280, 0, 800, 600);
+    assert_eq!(layout.set_others(vec![other]), []);
+    assert_eq!(layout.screen(), Size::new(2080, 800));
+    assert_eq!(layout.main(), Size::new(1280, 800));
+    (layout, other)
+}
+
+#[test]
+fn windows_go_from_one_output_to_the_other() {
+    let (mut layout, other) = two_outputs();
+    let id = WindowId(1);
+    layout.insert(id, Size::new(400, 300));
+    assert_eq!(layout.area_of(id), layout.area());
+    let at = layout.get(id).unwrap().title_bar();
+    let at = Point::new(at.x + 10, at.y + 10);
+    layout.begin_move(id, at);
+    // Over the edge between them there is nothing that holds it.
+    for x in (0..1400).step_by(7) {
+        layout.drag_to(Point::new(at.x + x, at.y + 100));
+        let client = layout.get(id).unwrap().client;
+        assert_eq!(
+            (client.x, client.y),
+            (at.x + x - 10, at.y + 100 - 10 + TITLE_PX)
+        );
+    }
+    layout.end_drag();
+    assert_eq!(layout.area_of(id), other);
+    assert_eq!(layout.bounds_of(id), Size::new(792, 568));
+    // It fills the output that it is on, and comes back to where it was.
+    let before = layout.get(id).unwrap().client;
+    assert_eq!(
+        layout.set_mode(id, Mode::Maximised),
+        Some(Size::new(792, 568))
+    );
+    layout.committed(id, Size::new(792, 568));
+    assert_eq!(layout.get(id).unwrap().outer(), other);
+    layout.set_mode(id, Mode::Floating);
+    layout.committed(id, before.size());
+    assert_eq!(layout.get(id).unwrap().client, before);
+    // The other one is lower: a title bar below its end could not be seen.
+    layout.begin_move(id, Point::new(1500, 100));
+    layout.drag_to(Point::new(1500, 5000));
+    assert!(layout.get(id).unwrap().title_bar().bottom() <= other.bottom());
+    layout.verify_invariants().unwrap();
+}
+
+#[test]
+fn windows_of_an_output_that_goes_come_to_one_that_stays() {
+    let (mut layout, other) = two_outputs();
+    let (floating, filling, here) = (WindowId(1), WindowId(2), WindowId(3));
+    for id in [floating, filling, here] {
+        layout.insert(id, Size::new(300, 200));
+    }
+    let mine = layout.get(here).unwrap().client;
+    for id in [floating, filling] {
+        let at = layout.get(id).unwrap().title_bar();
+        layout.begin_move(id, Point::new(at.x, at.y));
+        layout.drag_to(Point::new(1700, 300));
+        layout.end_drag();
+        assert_eq!(layout.area_of(id), other);
+    }
+    layout.set_mode(filling, Mode::Maximised);
+    let resized = layout.set_others(Vec::new());
+    assert_eq!(resized, [(filling, Size::new(1272, 768))]);
+    let area = layout.area();
+    let outer = layout.get(floating).unwrap().outer();
+    assert_eq!(area.intersection(&outer), Some(outer));
+    assert_eq!(layout.get(here).unwrap().client, mine);
+    layout.verify_invariants().unwrap();
+}
+
+#[test]
+fn the_pointer_is_where_an_output_is() {
+    let (layout, _) = two_outputs();
+    for (at, shown) in [
+        ((5, 5), (5, 5)),
+        ((1279, 799), (1279, 799)),
+        ((1280, 599), (1280, 599)),
+        ((-4, 900), (0, 799)),
+        ((1500, 700), (1500, 599)),
+        ((1285, 795), (1279, 795)),
+        ((9000, 20), (2079, 20)),
+        ((i32::MAX, i32::MIN), (2079, 0)),
+    ] {
+        let shown_at = layout.shown(Point::new(at.0, at.1));
+        assert_eq!((shown_at.x, shown_at.y), shown, "{at:?}");
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -124,6 +216,7 @@ enum Op {
     Mode(u64, u8),
     Area(i32, i32),
     Panel(i32, i32, i32, i32),
+    Others(Vec<(i32, i32, i32)>),
     Move(u64, i32, i32),
     Resize(u64, u8, i32, i32),
     Drag(i32, i32),
@@ -149,6 +242,7 @@ fn op() -> impl Strategy<Value = Op> {
         (id.clone(), 0..3u8).prop_map(|(i, m)| Op::Mode(i, m)),
         (1..3000i32, 1..3000i32).prop_map(|(w, h)| Op::Area(w, h)),
         (len(), len(), len(), len()).prop_map(|(x, y, w, h)| Op::Panel(x, y, w, h)),
+        prop::collection::vec((0..3000i32, 1..3000i32, 1..3000i32), 0..3).prop_map(Op::Others),
         (id.clone(), len(), len()).prop_map(|(i, x, y)| Op::Move(i, x, y)),
         (id, 0..16u8, len(), len()).prop_map(|(i, e, x, y)| Op::Resize(i, e, x, y)),
         (len(), len()).prop_map(|(x, y)| Op::Drag(x, y)),
@@ -172,7 +266,17 @@ fn apply(layout: &mut Layout, op: Op) {
             layout.set_mode(WindowId(i), mode);
         }
         Op::Area(w, h) => drop(layout.set_area(Size::new(w, h), Rect::new(0, 0, w, h))),
-        Op::Panel(x, y, w, h) => drop(layout.set_area(layout.screen(), Rect::new(x, y, w, h))),
+        Op::Panel(x, y, w, h) => drop(layout.set_area(layout.main(), Rect::new(x, y, w, h))),
+        Op::Others(others) => {
+            let mut x = layout.main().w;
+            let mut place = |(gap, w, h)| {
+                let rect = Rect::new(x + gap, 0, w, h);
+                x = rect.right();
+                rect
+            };
+            let others = others.into_iter().map(&mut place).collect();
+            layout.set_others(others);
+        }
         Op::Move(i, x, y) => drop(layout.begin_move(WindowId(i), Point::new(x, y))),
         Op::Resize(i, e, x, y) => {
             let edges = Edges {

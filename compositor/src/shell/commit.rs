@@ -140,7 +140,7 @@ impl State {
     }
 
     fn send_first_configure(&mut self, id: WindowId) {
-        let bounds = self.layout.bounds();
+        let bounds = self.layout.bounds_of(id);
         let Some(window) = self.shell.windows.get(&id) else {
             return;
         };
@@ -167,7 +167,7 @@ impl State {
         let mut size = window_geometry(window.surface()).size();
         window.stage = Stage::Mapped;
         let (mode, surface) = (window.wanted_mode, window.surface().clone());
-        let bounds = self.layout.bounds();
+        let bounds = self.layout.bounds_of(id);
         if size.w > bounds.w || size.h > bounds.h {
             size = Size::new(size.w.min(bounds.w), size.h.min(bounds.h));
             let wanted = size;

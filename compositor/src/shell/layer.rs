@@ -215,8 +215,8 @@ impl State {
     /// Gives every layer its place, and windows what is left.
     pub(crate) fn arrange_layers(&mut self) {
         let wishes: Vec<Wish> = self.shell.layers.iter().map(LayerWindow::wish).collect();
-        let screen = self.layout.screen();
-        let (places, area) = arrange(screen, &wishes);
+        let main = self.layout.main();
+        let (places, area) = arrange(main, &wishes);
         for (layer, rect) in self.shell.layers.iter_mut().zip(places) {
             layer.rect = rect;
             layer
@@ -233,24 +233,27 @@ impl State {
                 layer.surface.send_pending_configure();
             }
         }
-        for (id, wanted) in self.layout.set_area(screen, area) {
+        for (id, wanted) in self.layout.set_area(main, area) {
             self.configure(id, Some(wanted));
         }
         self.dirty = true;
         self.pointer_moved_under();
     }
 
-    /// The desktop has a new size.
+    /// The desktop lies on other outputs: a first one of this size, and those beside it.
     #[cfg(any(feature = "drm", feature = "winit"))]
-    pub(crate) fn screen_resized(&mut self, screen: Size) {
-        let whole = Rect::new(0, 0, screen.w, screen.h);
+    pub(crate) fn outputs_changed(&mut self, main: Size, others: Vec<Rect>) {
+        let whole = Rect::new(0, 0, main.w, main.h);
         if self.shell.layers.is_empty() {
-            for (id, wanted) in self.layout.set_area(screen, whole) {
+            for (id, wanted) in self.layout.set_area(main, whole) {
                 self.configure(id, Some(wanted));
             }
         } else {
-            self.layout.set_screen(screen);
+            self.layout.set_main(main);
             self.arrange_layers();
+        }
+        for (id, wanted) in self.layout.set_others(others) {
+            self.configure(id, Some(wanted));
         }
         self.dirty = true;
         self.pointer_moved_under();

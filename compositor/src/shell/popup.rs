@@ -75,7 +75,7 @@ impl Shell {
             w: size.w,
             h: size.h,
         };
-        Some(clamp_to_output(wanted, layout))
+        Some(clamp_to(layout.area_of(popup.root), wanted))
     }
 
     fn parent_rect(&self, layout: &Layout, parent: PopupParent) -> Option<Rect> {
@@ -96,9 +96,8 @@ impl Shell {
     }
 }
 
-/// Keeps a popup with its border on the desktop: moved first, then cut.
-fn clamp_to_output(wanted: Rect, layout: &Layout) -> Rect {
-    let area = layout.area();
+/// Keeps a popup with its border on its window's output: moved first, then cut.
+fn clamp_to(area: Rect, wanted: Rect) -> Rect {
     let room_w = area.w.saturating_sub(2 * POPUP_BORDER_PX).max(1);
     let room_h = area.h.saturating_sub(2 * POPUP_BORDER_PX).max(1);
     let (w, h) = (wanted.w.clamp(1, room_w), wanted.h.clamp(1, room_h));
@@ -169,7 +168,11 @@ impl State {
 
     /// Where a positioner puts a popup, seen from its parent's corner.
     fn popup_place(&self, parent: PopupParent, positioner: &PositionerState) -> Rect {
-        let area = self.layout.area();
+        let root = match parent {
+            PopupParent::Window(id) => Some(id),
+            PopupParent::Popup(id) => self.shell.popup(id).map(|popup| popup.root),
+        };
+        let area = root.map_or(self.layout.area(), |root| self.layout.area_of(root));
         let origin = self
             .shell
             .parent_rect(&self.layout, parent)
@@ -193,7 +196,7 @@ impl State {
             w: place.size.w,
             h: place.size.h,
         };
-        let clamped = clamp_to_output(wanted, &self.layout);
+        let clamped = clamp_to(area, wanted);
         Rect {
             x: clamped.x - origin.x,
             y: clamped.y - origin.y,

@@ -35,6 +35,8 @@ use super::{
 /// Firmware of Debian's package `ovmf`: its code, and a fresh copy of its settings.
 const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const FIRMWARE_SETTINGS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// The graphics device's name for QEMU.
+const GPU: &str = "gpu";
 /// The tablet's axes, whatever the display's size.
 const AXIS: f64 = 32767.0;
 /// What the image is told from outside, without a change to it: to log to the serial line too.
@@ -58,8 +60,8 @@ pub struct DesktopOptions {
     pub processors: u32,
     /// The display's size in pixels.
     pub size: (u32, u32),
-    /// Whether there is a display at all.
-    pub display: bool,
+    /// How many displays can be plugged in; 0: there is no graphics device at all. QEMU plugs in the first one.
+    pub displays: u32,
     /// More words for the kernel, such as `bulkhead.backend=headless`.
     pub command_line: String,
     /// A shell script that runs inside as root when the machine is up; its output goes to the
@@ -81,7 +83,7 @@ impl DesktopOptions {
             memory_mib: 3072,
             processors: 2,
             size: (1280, 800),
-            display: true,
+            displays: 1,
             command_line: String::new(),
             script: None,
             qemu_arguments: Vec::new(),
@@ -123,6 +125,8 @@ pub struct Desktop {
     qmp: Qmp,
     serial: PathBuf,
     size: (u32, u32),
+    /// Which one pictures are of.
+    display: u32,
     /// Where [`Desktop::wait_for`] goes on reading.
     read_bytes: usize,
     started: Instant,
@@ -171,6 +175,7 @@ impl Desktop {
                 qmp,
                 serial,
                 size: options.size,
+                display: 0,
                 read_bytes: 0,
                 started,
             }),
@@ -223,13 +228,25 @@ impl Desktop {
         }
     }
 
+    /// Pictures are of this display from now on, counted from 0.
+    pub fn look_at(&mut self, display: u32) {
+        self.display = display;
+    }
+
+    /// The desktop that the pointer moves on has another size.
+    pub fn set_size(&mut self, size: (u32, u32)) {
+        self.size = size;
+    }
+
     /// Writes what the display shows to a PNG file.
     pub fn screenshot(&mut self, file: &Path) -> Result<(), MachineError> {
         let file = std::path::absolute(file).map_err(io("finding", file))?;
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder).map_err(io("creating", folder))?;
         }
-        let arguments = json!({ "filename": file, "format": "png" });
+        let arguments = json!({
+            "filename": file, "format": "png", "device": GPU, "head": self.display,
+        });
         self.qmp.command("screendump", arguments).map(drop)
     }
 
@@ -428,10 +445,11 @@ fn arguments(
         "virtio-blk-pci,drive=disk,bootindex=1".to_owned(),
     );
     let (width, height) = options.size;
-    if options.display {
+    let displays = options.displays;
+    if displays > 0 {
         add(
             "-device",
-            format!("virtio-gpu-pci,xres={width},yres={height}"),
+            format!("virtio-gpu-pci,id={GPU},max_outputs={displays},xres={width},yres={height}"),
         );
     }
     for device in ["virtio-keyboard-pci", "virtio-tablet-pci", "virtio-rng-pci"] {

@@ -58,7 +58,8 @@ pub fn all() -> Vec<Scenario> {
         image::bad_disk::SMALL,
         image::bad_disk::DAMAGED,
         image::bad_disk::NO_SCREEN,
-        image::bad_disk::UNPLUGGED,
+        image::outputs::UNPLUGGED,
+        image::outputs::TWO,
         image::reproducible::SCENARIO,
     ]
 }

@@ -10,7 +10,7 @@ use smithay::{
         udev::{UdevBackend, UdevEvent},
     },
     reexports::{
-        calloop::LoopHandle,
+        calloop::LoopHandle, drm::control::crtc,
         wayland_protocols::wp::presentation_time::server::wp_presentation_feedback::Kind,
     },
 };
@@ -43,13 +43,10 @@ pub(super) fn listen(
 }
 
 impl Drm {
-    fn crtc_is_ours(&self, crtc: smithay::reexports::drm::control::crtc::Handle) -> bool {
-        self.monitor.as_ref().is_some_and(|m| m.crtc() == crtc)
-    }
-
-    /// The picture on its way has arrived, or never will. Answers whether there was one.
-    fn landed(&mut self) -> bool {
-        let timer = self.monitor.as_mut().and_then(|m| m.flight.take());
+    /// A picture on its way has arrived, or never will. Answers whether there was one.
+    fn landed(&mut self, crtc: crtc::Handle) -> bool {
+        let on = self.monitors.iter_mut().find(|m| m.crtc() == crtc);
+        let timer = on.and_then(|m| m.flight.take());
         if let Some(timer) = timer {
             self.events.remove(timer);
         }
@@ -82,7 +79,8 @@ impl State {
             }
         };
         let Some(drm) = self.drm() else { return };
-        if !drm.crtc_is_ours(crtc) || !drm.landed() {
+        if !drm.landed(crtc) || drm.in_flight() {
+            // Nobody's, or another output is still to show its part of the same picture.
             return;
         }
         // Devices without a clock of their own answer at once, with the number 0.
@@ -114,9 +112,9 @@ impl State {
         });
     }
 
-    pub(super) fn flight_lost(&mut self) {
+    pub(super) fn flight_lost(&mut self, crtc: crtc::Handle) {
         let Some(drm) = self.drm() else { return };
-        if let Some(monitor) = &mut drm.monitor {
+        if let Some(monitor) = drm.monitors.iter_mut().find(|m| m.crtc() == crtc) {
             // The timer that called is over.
             monitor.flight = None;
             if monitor.forget_what_is_shown().is_ok() {
@@ -140,7 +138,7 @@ impl State {
         tracing::info!("leaving the screen");
         drm.ownership = Ownership::Away;
         drm.input.suspend();
-        drm.landed();
+        drm.forget_flights();
         if let Some(gpu) = &mut drm.gpu {
             gpu.device.pause();
         }
@@ -166,9 +164,13 @@ impl State {
             self.fail(StartError::Screen(error));
             return;
         }
-        let reset = drm.monitor.as_mut().map(Monitor::forget_what_is_shown);
-        if let Some(Err(error)) = reset {
-            tracing::warn!(error = describe(&error), "lighting the output anew");
+        let reset: Result<Vec<()>, _> = drm
+            .monitors
+            .iter_mut()
+            .map(Monitor::forget_what_is_shown)
+            .collect();
+        if let Err(error) = reset {
+            tracing::warn!(error = describe(&error), "lighting the outputs anew");
             drm.darken();
         }
         // What was plugged meanwhile.
@@ -203,16 +205,16 @@ impl State {
         self.replan();
     }
 
-    /// Lets the right output show the desktop.
+    /// Lets the right outputs show the desktop.
     fn replan(&mut self) {
         let Some(drm) = self.drm() else { return };
         if !drm.light() {
             return;
         }
-        let screen = drm.monitor.as_ref().map(|m| m.plan().screen());
+        let (screen, others) = drm.shown();
         self.picture_lost();
         if let Some(screen) = screen {
-            self.screen_changed(screen);
+            self.screen_changed(screen, others);
         }
         self.dirty = true;
     }

@@ -2,12 +2,12 @@
 //! Pixman, keyboards and pointers from libinput, all of it through a seat, so that the compositor
 //! needs no rights of its own.
 //!
-//! One output shows the desktop. When it is unplugged another one does, and with none the desktop
-//! goes on unseen until one is plugged in again. A picture is drawn only when something changed,
-//! and the next one only after the screen shows it.
+//! All outputs that are plugged in show the desktop, each a part of it, beside each other. With none the
+//! desktop goes on unseen until one is plugged in again. A picture is drawn only when something changed,
+//! and the next one only after all outputs show it.
 //!
-//! Start reading at [`Drm::start`]; then [`monitor`] for the way of one picture, [`plan`] for the
-//! choice of the output, and [`events`] for what happens later.
+//! Start reading at [`Drm::start`]; then [`monitor`] for the way of one picture, [`plan`] for what each
+//! output shows, and [`events`] for what happens later.
 
 mod error;
 mod events;
@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 pub use error::ScreenError;
 use gpu::Gpu;
 use monitor::{Monitor, Shown};
+use plan::Plan;
 use seat::Seat;
 use smithay::{
     backend::{
@@ -41,7 +42,11 @@ use smithay::{
 };
 
 use super::{Backend, Drawn, Screen, wish::OutputWish};
-use crate::{server::StartError, state::State};
+use crate::{
+    layout::{Point, Rect},
+    server::StartError,
+    state::State,
+};
 
 /// A device's driver may still be loading when the desktop starts.
 const WAIT_FOR_DEVICE: Duration = Duration::from_secs(3);
@@ -71,8 +76,8 @@ pub struct Drm {
     wishes: Vec<OutputWish>,
     renderer: PixmanRenderer,
     events: LoopHandle<'static, State>,
-    /// Dropped before the device that it is on.
-    monitor: Option<Monitor>,
+    /// From left to right. Dropped before the device that they are on.
+    monitors: Vec<Monitor>,
     gpu: Option<Gpu>,
     /// The device refused a picture; until a timer ends none is tried.
     refused: bool,
@@ -82,21 +87,24 @@ impl std::fmt::Debug for Drm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Drm")
             .field("ownership", &self.ownership)
-            .field("output", &self.monitor.as_ref().map(|m| m.plan()))
+            .field(
+                "outputs",
+                &self.monitors.iter().map(Monitor::plan).collect::<Vec<_>>(),
+            )
             .finish_non_exhaustive()
     }
 }
 
 impl Backend {
     /// Takes the seat, the graphics device and the input devices. Answers the screen too, if
-    /// something is plugged in.
+    /// something is plugged in, and where others lie beside it.
     pub(crate) fn drm(
         wishes: Vec<OutputWish>,
         events: &LoopHandle<'static, State>,
-    ) -> Result<(Self, Option<Screen>), StartError> {
+    ) -> Result<(Self, Option<Screen>, Vec<Rect>), StartError> {
         let drm = Drm::start(wishes, events)?;
-        let screen = drm.monitor.as_ref().map(|m| m.plan().screen());
-        Ok((Self::Drm(Box::new(drm)), screen))
+        let (screen, others) = drm.shown();
+        Ok((Self::Drm(Box::new(drm)), screen, others))
     }
 }
 
@@ -127,7 +135,7 @@ impl Drm {
             wishes,
             renderer,
             events: events.clone(),
-            monitor: None,
+            monitors: Vec::new(),
             gpu: None,
             refused: false,
         };
@@ -180,109 +188,160 @@ impl Drm {
         }
     }
 
-    /// Lights the output that is to show the desktop. Answers whether that is another one, or
-    /// another mode, than before.
+    /// Lights the outputs that are to show the desktop. Answers whether those are others, or have other
+    /// modes or places, than before.
     fn light(&mut self) -> bool {
-        let Some(gpu) = &mut self.gpu else {
-            return self.darken();
+        let in_use: Vec<_> = self
+            .monitors
+            .iter()
+            .map(|m| (m.connector(), m.crtc()))
+            .collect();
+        let plans = match &self.gpu {
+            Some(gpu) => plan::make(&gpu.device, &self.wishes, &in_use),
+            None => return self.darken(),
         };
-        let in_use = self.monitor.as_ref().map(Monitor::connector);
-        let Some(plan) = plan::make(&gpu.device, &self.wishes, in_use) else {
-            if self.monitor.is_some() {
-                tracing::warn!("no output is plugged in; the desktop goes on unseen");
-            } else {
+        if plans.is_empty() {
+            if self.monitors.is_empty() {
                 tracing::info!("no output is plugged in yet");
+            } else {
+                tracing::warn!("no output is plugged in; the desktop goes on unseen");
             }
             return self.darken();
-        };
-        if self.monitor.as_ref().map(Monitor::plan) == Some(&plan) {
+        }
+        if self.monitors.iter().map(Monitor::plan).eq(&plans) {
             return false;
         }
-        self.darken();
+        self.forget_flights();
+        // First those that go, or change: what they had may be another one's then.
+        self.monitors.retain(|monitor| {
+            plans
+                .iter()
+                .any(|plan| monitor.plan().is_same_but_for_place(plan))
+        });
         let Some(gpu) = &mut self.gpu else {
             return true;
         };
-        let (name, screen) = (plan.name.clone(), plan.screen());
-        match Monitor::new(&mut gpu.device, plan, &mut self.renderer) {
-            Ok(monitor) => {
-                tracing::info!(
-                    output = name,
-                    width = screen.pixels().w,
-                    height = screen.pixels().h,
-                    refresh_mhz = screen.refresh_mhz,
-                    scale = screen.scale,
-                    pointer_plane = monitor.has_pointer_plane(),
-                    "shows the desktop"
-                );
-                self.monitor = Some(monitor);
+        let mut lit = Vec::new();
+        for plan in plans {
+            let kept = self
+                .monitors
+                .iter()
+                .position(|monitor| monitor.plan().is_same_but_for_place(&plan));
+            if let Some(kept) = kept {
+                lit.push(self.monitors.remove(kept));
+                continue;
             }
-            Err(error) => tracing::error!(output = name, error, "cannot be lit"),
+            let (name, screen) = (plan.name.clone(), plan.screen());
+            match Monitor::new(&mut gpu.device, plan, &mut self.renderer) {
+                Ok(monitor) => {
+                    tracing::info!(
+                        output = name,
+                        width = screen.pixels().w,
+                        height = screen.pixels().h,
+                        refresh_mhz = screen.refresh_mhz,
+                        scale = screen.scale,
+                        pointer_plane = monitor.has_pointer_plane(),
+                        "shows the desktop"
+                    );
+                    lit.push(monitor);
+                }
+                Err(error) => tracing::error!(output = name, error, "cannot be lit"),
+            }
+        }
+        self.monitors = lit;
+        // One that cannot be lit leaves no gap.
+        let mut x = 0;
+        for monitor in &mut self.monitors {
+            monitor.move_to(Point::new(x, 0));
+            x = monitor.plan().rect().right();
         }
         true
     }
 
+    /// What the first output shows, and where the others are.
+    fn shown(&self) -> (Option<Screen>, Vec<Rect>) {
+        let mut plans = self.monitors.iter().map(Monitor::plan);
+        let screen = plans.next().map(Plan::screen);
+        (screen, plans.map(Plan::rect).collect())
+    }
+
     fn darken(&mut self) -> bool {
-        let Some(mut monitor) = self.monitor.take() else {
-            return false;
-        };
-        if let Some(timer) = monitor.flight.take() {
-            self.events.remove(timer);
+        self.forget_flights();
+        let any = !self.monitors.is_empty();
+        self.monitors.clear();
+        any
+    }
+
+    /// Pictures that are on their way are not waited for.
+    fn forget_flights(&mut self) {
+        for monitor in &mut self.monitors {
+            if let Some(timer) = monitor.flight.take() {
+                self.events.remove(timer);
+            }
         }
-        true
+    }
+
+    /// Is a picture, or a part of one, on its way?
+    fn in_flight(&self) -> bool {
+        self.monitors.iter().any(|m| m.flight.is_some())
     }
 
     /// Can a picture be drawn now? With no output it can: clients go on, nothing is shown.
     pub(super) fn ready(&self) -> bool {
-        let in_flight = self.monitor.as_ref().is_some_and(|m| m.flight.is_some());
-        self.ownership == Ownership::Ours && !in_flight && !self.refused
+        self.ownership == Ownership::Ours && !self.in_flight() && !self.refused
     }
 
+    /// Draws on each output its part.
     pub(super) fn draw(&mut self, state: &mut State) -> Drawn {
-        let Some(monitor) = &mut self.monitor else {
-            return Drawn::nothing();
-        };
-        match monitor.draw(state, &mut self.renderer) {
-            Shown::Same(states) => Drawn {
-                changed: false,
-                states: Some(states),
-                later: false,
-            },
-            Shown::Soon(states) => {
-                let timer = Timer::from_duration(FLIGHT);
-                let armed = self.events.insert_source(timer, |_, (), state| {
-                    state.flight_lost();
-                    TimeoutAction::Drop
-                });
-                match armed {
-                    Ok(timer) => monitor.flight = Some(timer),
-                    Err(error) => tracing::error!(%error, "no timer for a picture"),
+        let mut all = Drawn::nothing();
+        let mut refused = false;
+        for monitor in &mut self.monitors {
+            let states = match monitor.draw(state, &mut self.renderer) {
+                Shown::Same(states) => states,
+                Shown::Soon(states) => {
+                    let crtc = monitor.crtc();
+                    let timer = Timer::from_duration(FLIGHT);
+                    let armed = self.events.insert_source(timer, move |_, (), state| {
+                        state.flight_lost(crtc);
+                        TimeoutAction::Drop
+                    });
+                    match armed {
+                        Ok(timer) => monitor.flight = Some(timer),
+                        Err(error) => tracing::error!(%error, "no timer for a picture"),
+                    }
+                    all.changed = true;
+                    all.later = true;
+                    states
                 }
-                Drawn {
-                    changed: true,
-                    states: Some(states),
-                    later: true,
+                Shown::NotDrawn => {
+                    state.dirty = true;
+                    continue;
                 }
-            }
-            Shown::NotDrawn => {
-                state.dirty = true;
-                Drawn::nothing()
-            }
-            Shown::Refused(error) => {
-                tracing::warn!(
-                    error,
-                    "the device refused a picture; one more try in a second"
-                );
-                state.dirty = true;
-                self.refused = true;
-                let timer = Timer::from_duration(RETRY);
-                let armed = self.events.insert_source(timer, |_, (), state| {
-                    state.try_again();
-                    TimeoutAction::Drop
-                });
-                self.refused = armed.is_ok();
-                Drawn::nothing()
+                Shown::Refused(error) => {
+                    tracing::warn!(
+                        output = monitor.plan().name,
+                        error,
+                        "the device refused a picture; one more try in a second"
+                    );
+                    refused = true;
+                    continue;
+                }
+            };
+            match &mut all.states {
+                Some(known) => known.states.extend(states.states),
+                None => all.states = Some(states),
             }
         }
+        if refused {
+            state.dirty = true;
+            let timer = Timer::from_duration(RETRY);
+            let armed = self.events.insert_source(timer, |_, (), state| {
+                state.try_again();
+                TimeoutAction::Drop
+            });
+            self.refused = armed.is_ok();
+        }
+        all
     }
 }
 

@@ -1,4 +1,4 @@
-//! One lit output: the desktop is drawn into plain memory, what changed is copied to the one of
+//! One lit output: its part of the desktop is drawn into plain memory, what changed is copied to the one of
 //! two pictures that the screen does not show, and the screen is told to show that one.
 //!
 //! Drawing reads as much as it writes, and the memory of pictures for the screen is slow to read
@@ -11,7 +11,12 @@ use smithay::{
             DrmDevice, DrmDeviceFd, DrmError, DrmSurface, PlaneConfig, PlaneDamageClips, PlaneState,
         },
         renderer::{
-            Bind, Offscreen, damage::OutputDamageTracker, element::RenderElementStates,
+            Bind, Offscreen,
+            damage::OutputDamageTracker,
+            element::{
+                RenderElementStates,
+                utils::{Relocate, RelocateRenderElement},
+            },
             pixman::PixmanRenderer,
         },
     },
@@ -26,6 +31,7 @@ use smithay::{
 use super::{memory::Frame, plan::Plan, pointer::PointerPlane};
 use crate::{
     backend::Screen,
+    layout::Point,
     render::{GROUND, build},
     state::State,
 };
@@ -110,6 +116,14 @@ impl Monitor {
         &self.plan
     }
 
+    /// Shows another part of the desktop from now on.
+    pub(super) fn move_to(&mut self, corner: Point) {
+        if self.plan.corner != corner {
+            self.plan.corner = corner;
+            self.drawn = false;
+        }
+    }
+
     pub(super) fn crtc(&self) -> crtc::Handle {
         self.plan.crtc
     }
@@ -134,7 +148,15 @@ impl Monitor {
 
     /// Draws the desktop, and shows it if it looks different.
     pub(super) fn draw(&mut self, state: &mut State, renderer: &mut PixmanRenderer) -> Shown {
-        let elements = build(state, renderer, self.pointer.is_none());
+        let here = self.plan.rect();
+        let corner = Point::new(here.x * self.plan.scale, here.y * self.plan.scale);
+        let elements: Vec<_> = build(state, renderer, self.pointer.is_none())
+            .into_iter()
+            .map(|element| {
+                let to_corner = (-corner.x, -corner.y);
+                RelocateRenderElement::from_element(element, to_corner, Relocate::Relative)
+            })
+            .collect();
         let age = usize::from(self.drawn);
         let drawn = renderer
             .bind(&mut self.image)
@@ -163,7 +185,7 @@ impl Monitor {
         let pointer = self
             .pointer
             .as_mut()
-            .is_some_and(|pointer| pointer.update(state, renderer));
+            .is_some_and(|pointer| pointer.update(state, renderer, here));
         if damage.is_empty() && !pointer && !self.surface.commit_pending() {
             return Shown::Same(states);
         }

@@ -1,4 +1,4 @@
-//! Which output shows the desktop, and how: decided anew whenever an output comes or goes.
+//! Which outputs show the desktop, and how: decided anew whenever one comes or goes.
 
 use smithay::reexports::drm::control::{Device, Mode, ModeTypeFlags, connector, crtc};
 
@@ -7,7 +7,7 @@ use crate::{
         Screen,
         wish::{ModeInfo, OutputWish, pick_mode},
     },
-    layout::Size,
+    layout::{Point, Rect, Size},
 };
 
 /// A connected output and what is to be done with it.
@@ -18,10 +18,28 @@ pub(super) struct Plan {
     pub crtc: crtc::Handle,
     pub mode: Mode,
     pub scale: i32,
+    /// The upper left corner of the part of the desktop that it shows.
+    pub corner: Point,
 }
 
 impl Plan {
-    /// The desktop that it shows.
+    /// That part of the desktop.
+    pub(super) fn rect(&self) -> Rect {
+        let size = self.screen().size;
+        Rect::new(self.corner.x, self.corner.y, size.w, size.h)
+    }
+
+    /// Whether the output needs nothing but another part of the desktop.
+    pub(super) fn is_same_but_for_place(&self, other: &Plan) -> bool {
+        let corner = self.corner;
+        *self
+            == Plan {
+                corner,
+                ..other.clone()
+            }
+    }
+
+    /// The desktop as if it were the only one.
     pub(super) fn screen(&self) -> Screen {
         let (w, h) = self.mode.size();
         let scale = self.scale.max(1);
@@ -70,46 +88,83 @@ pub(super) fn any_connected(device: &impl Device) -> bool {
     !connected(device).is_empty()
 }
 
-fn crtc_for(device: &impl Device, output: &connector::Info) -> Option<crtc::Handle> {
+/// A way from the device's memory to the output that no other output has: the one that it has now, if it can be.
+fn crtc_for(
+    device: &impl Device,
+    output: &connector::Info,
+    now: Option<crtc::Handle>,
+    taken: &[Plan],
+) -> Option<crtc::Handle> {
     let resources = device.resource_handles().ok()?;
     let encoders = output.encoders().iter();
-    encoders
+    let mut possible: Vec<crtc::Handle> = encoders
         .filter_map(|encoder| device.get_encoder(*encoder).ok())
-        .find_map(|encoder| {
-            let possible = resources.filter_crtcs(encoder.possible_crtcs());
-            possible.first().copied()
-        })
+        .flat_map(|encoder| resources.filter_crtcs(encoder.possible_crtcs()))
+        .filter(|crtc| !taken.iter().any(|plan| plan.crtc == *crtc))
+        .collect();
+    possible.sort_by_key(|crtc| Some(*crtc) != now);
+    possible.first().copied()
 }
 
-/// Picks the output: the one in use if it is still there, else the first that the user named, else
-/// the first. Only one shows the desktop.
+/// What each output is to show: from left to right those in use as they are, then those that the user named, then
+/// the others. The first one has the panels, and its scale is that of all.
 pub(super) fn make(
     device: &impl Device,
     wishes: &[OutputWish],
-    in_use: Option<connector::Handle>,
-) -> Option<Plan> {
-    let outputs = connected(device);
-    let wish_for = |output: &connector::Info| {
+    in_use: &[(connector::Handle, crtc::Handle)],
+) -> Vec<Plan> {
+    let mut outputs = connected(device);
+    outputs.sort_by_key(|output| {
+        let used = in_use
+            .iter()
+            .position(|(known, _)| *known == output.handle());
         let name = output.to_string();
-        wishes.iter().find(|wish| wish.name == name)
-    };
-    let output = outputs
-        .iter()
-        .find(|output| Some(output.handle()) == in_use)
-        .or_else(|| {
-            wishes.iter().find_map(|wish| {
-                outputs
-                    .iter()
-                    .find(|output| output.to_string() == wish.name)
-            })
-        })
-        .or_else(|| outputs.first())?;
-    let others: Vec<String> = outputs
-        .iter()
-        .filter(|other| other.handle() != output.handle())
-        .map(ToString::to_string)
-        .collect();
-    let wish = wish_for(output);
+        let named = wishes.iter().position(|wish| wish.name == name);
+        (used.unwrap_or(usize::MAX), named.unwrap_or(usize::MAX))
+    });
+    let mut plans: Vec<Plan> = Vec::new();
+    for output in &outputs {
+        let known = in_use.iter().find(|(known, _)| *known == output.handle());
+        let now = known.map(|(_, crtc)| *crtc);
+        let Some(crtc) = crtc_for(device, output, now, &plans) else {
+            tracing::warn!(output = %output, "stays dark: the device can show no more pictures");
+            continue;
+        };
+        let Some((mode, wish)) = mode_of(output, wishes) else {
+            continue;
+        };
+        let scale = match plans.first() {
+            Some(first) => first.scale,
+            None => wish.map_or(1, |wish| wish.scale),
+        };
+        plans.push(Plan {
+            name: output.to_string(),
+            connector: output.handle(),
+            crtc,
+            mode,
+            scale,
+            corner: Point::default(),
+        });
+    }
+    in_a_row(&mut plans);
+    plans
+}
+
+/// One beside the other, their upper edges at one height.
+pub(super) fn in_a_row(plans: &mut [Plan]) {
+    let mut x = 0;
+    for plan in plans {
+        plan.corner = Point::new(x, 0);
+        x = plan.rect().right();
+    }
+}
+
+fn mode_of<'a>(
+    output: &connector::Info,
+    wishes: &'a [OutputWish],
+) -> Option<(Mode, Option<&'a OutputWish>)> {
+    let name = output.to_string();
+    let wish = wishes.iter().find(|wish| wish.name == name);
     let modes: Vec<ModeInfo> = output
         .modes()
         .iter()
@@ -120,8 +175,6 @@ pub(super) fn make(
         })
         .collect();
     let (index, as_wished) = pick_mode(&modes, wish)?;
-    let mode = *output.modes().get(index)?;
-    let name = output.to_string();
     if !as_wished {
         let has: Vec<_> = modes
             .iter()
@@ -133,18 +186,5 @@ pub(super) fn make(
             has.join(" ")
         );
     }
-    if !others.is_empty() {
-        tracing::info!(
-            output = name,
-            "shows the desktop; these outputs stay dark: {}",
-            others.join(" ")
-        );
-    }
-    Some(Plan {
-        crtc: crtc_for(device, output)?,
-        connector: output.handle(),
-        mode,
-        scale: wish.map_or(1, |wish| wish.scale),
-        name,
-    })
+    Some((*output.modes().get(index)?, wish))
 }

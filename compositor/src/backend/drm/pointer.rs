@@ -13,6 +13,7 @@ use smithay::{
 
 use super::memory::Frame;
 use crate::{
+    layout::{Point as Cell, Rect},
     render::{MAX_CURSOR_PX, cursor_alone},
     state::State,
 };
@@ -71,14 +72,28 @@ impl PointerPlane {
         })
     }
 
-    /// Draws the pointer if it looks different. Answers whether the plane is to change.
-    pub(super) fn update(&mut self, state: &mut State, renderer: &mut PixmanRenderer) -> bool {
+    /// Draws the pointer if it looks different, and is on the part of the desktop that is shown `here`. Answers
+    /// whether the plane is to change.
+    pub(super) fn update(
+        &mut self,
+        state: &mut State,
+        renderer: &mut PixmanRenderer,
+        here: Rect,
+    ) -> bool {
         let before = self.shown_at;
-        let Some((elements, corner)) = cursor_alone(state, renderer) else {
+        let reached = |corner: &Cell| {
+            Rect::new(corner.x, corner.y, MAX_CURSOR_PX, MAX_CURSOR_PX).overlaps(&here)
+        };
+        let Some((elements, corner)) =
+            cursor_alone(state, renderer).filter(|(_, corner)| reached(corner))
+        else {
             self.shown_at = None;
             return before.is_some();
         };
-        let at = Point::from((corner.x * state.scale, corner.y * state.scale));
+        let at = Point::from((
+            (corner.x - here.x) * state.scale,
+            (corner.y - here.y) * state.scale,
+        ));
         self.shown_at = Some(at);
         let age = usize::from(self.drawn);
         let drawn = renderer

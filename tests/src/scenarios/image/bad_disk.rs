@@ -4,9 +4,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use super::{AS_USER, in_session};
 use crate::check;
-use crate::e2e::disk::{BOOT_LIMIT, DiskContext, READY};
+use crate::e2e::disk::{BOOT_LIMIT, DiskContext};
 use crate::e2e::{Failure, Outcome, Place, Scenario};
 use crate::machine::desktop::Desktop;
 
@@ -29,12 +28,6 @@ pub(in crate::scenarios) const NO_SCREEN: Scenario = Scenario {
     name: "image-no-screen",
     about: "without a screen the log says what was looked for",
     run: Place::Disk(no_screen),
-};
-
-pub(in crate::scenarios) const UNPLUGGED: Scenario = Scenario {
-    name: "image-unplugged-output",
-    about: "an output that goes and comes back takes no window with it",
-    run: Place::Disk(unplugged),
 };
 
 fn small(context: &DiskContext<'_>) -> Outcome {
@@ -98,7 +91,7 @@ fn damaged(context: &DiskContext<'_>) -> Outcome {
 
 fn no_screen(context: &DiskContext<'_>) -> Outcome {
     let mut options = context.machine("machine");
-    options.display = false;
+    options.displays = 0;
     let mut desktop = Desktop::start(&options)?;
     let told = desktop.wait_for("/dev/dri", BOOT_LIMIT)?;
     context.log("told.txt", told.as_bytes())?;
@@ -110,46 +103,5 @@ fn no_screen(context: &DiskContext<'_>) -> Outcome {
     } else {
         desktop.cut_power();
     }
-    context.discard(&options)
-}
-
-/// The connector is forced off and on again in sysfs; virtio's driver sends no event for that, so udev
-/// sends the one that a real cable would bring.
-fn unplugged(context: &DiskContext<'_>) -> Outcome {
-    let mut options = context.machine("machine");
-    options.script = Some(in_session(&format!(
-        r#"{AS_USER} sh -c 'bulkhead run work -- foot -W 60x20 & \
-            until bulkhead windows --json | grep -q foot; do sleep 1; done; echo SHOWN; wait' &
-        until journalctl -b -t test -o cat | grep -q SHOWN; do sleep 1; done
-        out=$(echo /sys/class/drm/card*-Virtual-1)
-        tell() {{ echo $1 > $out/status; udevadm trigger -c change -s drm; sleep 4; }}
-        tell off; echo UNPLUGGED; sleep 4
-        tell detect; echo PLUGGED
-        {AS_USER} bulkhead windows --json | tr -d '\n'; echo; wait"#
-    )));
-    let mut desktop = context.boot(&options)?;
-    desktop.wait_for("SHOWN", Duration::from_secs(120))?;
-    let red = |picture: &crate::e2e::picture::Picture| {
-        picture.share_of(picture.area(), [0xcc, 0, 0], 8) > 0.002
-    };
-    context.wait_picture(&mut desktop, "before", Duration::from_secs(20), red)?;
-    desktop.wait_for("UNPLUGGED", Duration::from_secs(60))?;
-    context.screenshot(&mut desktop, "unplugged")?;
-    desktop.wait_for("PLUGGED", Duration::from_secs(60))?;
-    let windows = desktop.wait_for("foot", Duration::from_secs(30))?;
-    check!(windows.contains("work"), "the window is gone: {windows}");
-    context.wait_picture(&mut desktop, "after", Duration::from_secs(20), red)?;
-    let log = desktop.serial_log();
-    context.log("serial.log", log.as_bytes())?;
-    check!(
-        log.matches(READY).count() == 1,
-        "the session started again while the output was away"
-    );
-    // Before anybody has touched one: they are set up as soon as they are opened.
-    check!(
-        log.contains("input device") && log.contains("Power Button"),
-        "the log names no keyboards"
-    );
-    desktop.cut_power();
     context.discard(&options)
 }

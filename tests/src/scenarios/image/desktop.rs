@@ -189,7 +189,7 @@ fn reboot(steps: &mut Steps<'_>, desktop: &mut Desktop) -> Outcome {
 }
 
 /// The panel is a dark bar over the whole width.
-fn has_panel(picture: &Picture) -> bool {
+pub(super) fn has_panel(picture: &Picture) -> bool {
     let bar = Area {
         x: 0,
         y: 2,
@@ -201,7 +201,7 @@ fn has_panel(picture: &Picture) -> bool {
 
 /// The outer edge of a window with a border of this colour: the rectangle around all longer lines of
 /// it below the panel, across or down. Another window may cover a part of it.
-fn window(picture: &Picture, colour: [u8; 3]) -> Option<Area> {
+pub(super) fn window(picture: &Picture, colour: [u8; 3]) -> Option<Area> {
     const LINE: i32 = 100;
     const BELOW_PANEL: i32 = 37;
     let (width, height) = (picture.width as i32, picture.height as i32);
@@ -246,6 +246,6 @@ fn lines(length: i32, least: i32, is: impl Fn(i32) -> bool) -> Vec<(i32, i32)> {
     found
 }
 
-fn place(x: i32, y: i32) -> (u32, u32) {
+pub(super) fn place(x: i32, y: i32) -> (u32, u32) {
     (x.max(0).unsigned_abs(), y.max(0).unsigned_abs())
 }

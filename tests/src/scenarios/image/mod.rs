@@ -4,6 +4,7 @@ pub(super) mod bad_disk;
 pub(super) mod desktop;
 pub(super) mod host;
 pub(super) mod menu;
+pub(super) mod outputs;
 pub(super) mod power_cut;
 pub(super) mod reproducible;
 pub(super) mod tampered;
