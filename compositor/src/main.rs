@@ -18,7 +18,8 @@ struct Arguments {
     #[arg(long, default_value = "1280x800", value_parser = size)]
     size: (u16, u16),
     /// Mode and scale of a screen: NAME=WIDTHxHEIGHT[@HZ][*SCALE], like eDP-1=1920x1080@60*2.
-    /// Can be given several times; else a screen has the mode that it prefers, and scale 1.
+    /// Can be given several times: the first one has the panel, its scale is that of all, and the
+    /// others lie to the right of it. Else a screen has the mode that it prefers, and scale 1.
     #[arg(long = "output", value_name = "OUTPUT")]
     outputs: Vec<OutputWish>,
     /// Where the manager's control socket is made.

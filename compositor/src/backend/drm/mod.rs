@@ -211,12 +211,16 @@ impl Drm {
         if self.monitors.iter().map(Monitor::plan).eq(&plans) {
             return false;
         }
-        self.forget_flights();
-        // First those that go, or change: what they had may be another one's then.
-        self.monitors.retain(|monitor| {
-            plans
-                .iter()
-                .any(|plan| monitor.plan().is_same_but_for_place(plan))
+        // First those that go, or change: what they had may be another one's then. The others' pictures
+        // are still on their way.
+        let events = &self.events;
+        self.monitors.retain_mut(|monitor| {
+            let mut plans = plans.iter();
+            let stays = plans.any(|plan| monitor.plan().is_same_but_for_place(plan));
+            if !stays && let Some(timer) = monitor.flight.take() {
+                events.remove(timer);
+            }
+            stays
         });
         let Some(gpu) = &mut self.gpu else {
             return true;

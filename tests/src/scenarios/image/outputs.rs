@@ -28,7 +28,7 @@ const SOON: Duration = Duration::from_secs(45);
 
 /// A line of shell that plugs one of the graphics device's outputs in (`on`, `detect`) or out (`off`): in sysfs;
 /// virtio's driver sends no event for that, so udev sends the one that a real cable would bring.
-const TELL: &str = "tell() { echo $2 > /sys/class/drm/card*-Virtual-$1/status; udevadm trigger -c change -s drm; sleep 4; }";
+const TELL: &str = "tell() { echo $2 > $(echo /sys/class/drm/card*-Virtual-$1/status); udevadm trigger -c change -s drm; sleep 4; }";
 
 fn two(context: &DiskContext<'_>) -> Outcome {
     let mut options = context.machine("machine");
