@@ -5,14 +5,14 @@ use std::time::Duration;
 use super::desktop::{has_panel, place, window};
 use super::{AS_USER, in_session};
 use crate::check;
-use crate::e2e::context::RED;
+use crate::e2e::context::{GREEN, RED};
 use crate::e2e::disk::{DiskContext, READY};
 use crate::e2e::picture::Picture;
 use crate::e2e::{Failure, Outcome, Place, Scenario};
 
 pub(in crate::scenarios) const TWO: Scenario = Scenario {
     name: "image-two-outputs",
-    about: "a second output shows the desktop beside the first: a window goes there, fills it, and comes back with the cable",
+    about: "a second output shows the desktop beside the first: a window goes there, fills it, and comes back when it is unplugged",
     run: Place::Disk(two),
 };
 
@@ -40,7 +40,8 @@ fn two(context: &DiskContext<'_>) -> Outcome {
         until journalctl -b -t test -o cat | grep -q SHOWN; do sleep 1; done
         tell 2 on; echo PLUGGED
         until {AS_USER} bulkhead windows --json | grep -q personal; do sleep 1; done
-        tell 2 off; echo UNPLUGGED; wait"#
+        tell 2 off; echo UNPLUGGED; sleep 4
+        tell 2 on; tell 1 off; echo CHANGED; wait"#
     )));
     let mut desktop = context.boot(&options)?;
     desktop.wait_for("SHOWN", Duration::from_secs(120))?;
@@ -93,6 +94,13 @@ fn two(context: &DiskContext<'_>) -> Outcome {
     desktop.press(&["ret"])?;
     desktop.wait_for("UNPLUGGED", Duration::from_secs(240))?;
     context.wait_picture(&mut desktop, "8-back", SOON, |p| window(p, RED).is_some())?;
+
+    // The other one alone: the panel and all windows are there then.
+    desktop.wait_for("CHANGED", Duration::from_secs(60))?;
+    desktop.look_at(1);
+    context.wait_picture(&mut desktop, "9-other-alone", SOON, |p| {
+        has_panel(p) && window(p, RED).is_some() && window(p, GREEN).is_some()
+    })?;
     let log = desktop.serial_log();
     context.log("serial.log", log.as_bytes())?;
     check!(log.matches(READY).count() == 1, "the session started again");
