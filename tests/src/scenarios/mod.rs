@@ -59,7 +59,6 @@ pub fn all() -> Vec<Scenario> {
         image::bad_disk::DAMAGED,
         image::bad_disk::NO_SCREEN,
         image::outputs::UNPLUGGED,
-        image::outputs::TWO,
         image::reproducible::SCENARIO,
     ]
 }

@@ -10,16 +10,10 @@ use crate::e2e::disk::{DiskContext, READY};
 use crate::e2e::picture::Picture;
 use crate::e2e::{Failure, Outcome, Place, Scenario};
 
-pub(in crate::scenarios) const TWO: Scenario = Scenario {
-    name: "image-two-outputs",
-    about: "a second output shows the desktop beside the first: a window goes there, fills it, and comes back when it is unplugged",
-    run: Place::Disk(two),
-};
-
 pub(in crate::scenarios) const UNPLUGGED: Scenario = Scenario {
     name: "image-unplugged-output",
-    about: "an output that goes and comes back takes no window with it",
-    run: Place::Disk(unplugged),
+    about: "an output that goes and comes back takes no window with it; a second one shows the desktop beside the first",
+    run: Place::Disk(run),
 };
 
 /// What QEMU's second display has.
@@ -30,7 +24,7 @@ const SOON: Duration = Duration::from_secs(45);
 /// virtio's driver sends no event for that, so udev sends the one that a real cable would bring.
 const TELL: &str = "tell() { echo $2 > $(echo /sys/class/drm/card*-Virtual-$1/status); udevadm trigger -c change -s drm; sleep 4; }";
 
-fn two(context: &DiskContext<'_>) -> Outcome {
+fn run(context: &DiskContext<'_>) -> Outcome {
     let mut options = context.machine("machine");
     options.displays = 2;
     options.script = Some(in_session(&format!(
@@ -38,26 +32,37 @@ fn two(context: &DiskContext<'_>) -> Outcome {
         {AS_USER} sh -c 'bulkhead run work -- foot -W 60x20 & \
             until bulkhead windows --json | grep -q foot; do sleep 1; done; echo SHOWN; wait' &
         until journalctl -b -t test -o cat | grep -q SHOWN; do sleep 1; done
-        tell 2 on; echo PLUGGED
-        until {AS_USER} bulkhead windows --json | grep -q personal; do sleep 1; done
-        tell 2 off; echo UNPLUGGED; sleep 4
+        tell 1 off; echo DARK; sleep 4
+        tell 1 detect; echo AGAIN
+        tell 2 on; echo TWO
+        personal() {{ {AS_USER} bulkhead windows --json | grep -q personal; }}
+        until personal; do sleep 1; done
+        tell 2 off; echo LEFT
+        while personal; do sleep 1; done
         tell 2 on; tell 1 off; echo CHANGED; wait"#
     )));
     let mut desktop = context.boot(&options)?;
     desktop.wait_for("SHOWN", Duration::from_secs(120))?;
-    let first = context.wait_picture(&mut desktop, "1-one", SOON, |p| window(p, RED).is_some())?;
+    let red = |picture: &Picture| window(picture, RED).is_some();
+    context.wait_picture(&mut desktop, "1-before", SOON, red)?;
+
+    // With no output the desktop goes on.
+    desktop.wait_for("DARK", Duration::from_secs(60))?;
+    context.screenshot(&mut desktop, "2-none")?;
+    desktop.wait_for("AGAIN", Duration::from_secs(60))?;
+    let first = context.wait_picture(&mut desktop, "3-again", SOON, red)?;
     let at = window(&first, RED).ok_or_else(|| Failure::new("no window"))?;
 
-    desktop.wait_for("PLUGGED", Duration::from_secs(60))?;
+    desktop.wait_for("TWO", Duration::from_secs(60))?;
     desktop.look_at(1);
-    context.wait_picture(&mut desktop, "2-second", SOON, is_ground)?;
+    context.wait_picture(&mut desktop, "4-second", SOON, is_ground)?;
     // The tablet's axes reach over both.
     let (width, height) = options.size;
     desktop.set_size((width + SECOND.0, height));
     let grip = place(at.x + at.width / 2, at.y + 8);
     let target = place(width as i32 + 300 + at.width / 2, 208);
     desktop.drag(grip, target)?;
-    let there = context.wait_picture(&mut desktop, "3-there", SOON, |p| {
+    let there = context.wait_picture(&mut desktop, "5-there", SOON, |p| {
         window(p, RED).is_some_and(|w| (w.x - 300).abs() <= 4 && (w.y - 200).abs() <= 4)
     })?;
     check!(
@@ -67,18 +72,18 @@ fn two(context: &DiskContext<'_>) -> Outcome {
         there.height
     );
     desktop.look_at(0);
-    context.wait_picture(&mut desktop, "4-gone", SOON, |p| {
+    context.wait_picture(&mut desktop, "6-gone", SOON, |p| {
         has_panel(p) && window(p, RED).is_none()
     })?;
 
     // It fills the output that it is on.
     desktop.look_at(1);
     desktop.press(&["meta_l", "m"])?;
-    context.wait_picture(&mut desktop, "5-filled", SOON, |p| {
+    context.wait_picture(&mut desktop, "7-filled", SOON, |p| {
         window(p, RED).is_some_and(|w| w.width >= SECOND.0 as i32 - 1)
     })?;
     desktop.look_at(0);
-    let here = context.screenshot(&mut desktop, "6-first-meanwhile")?;
+    let here = context.screenshot(&mut desktop, "8-first-meanwhile")?;
     check!(
         window(&here, RED).is_none(),
         "the window is on the first output as well"
@@ -86,62 +91,27 @@ fn two(context: &DiskContext<'_>) -> Outcome {
 
     // The panel is on the first output, and so is the menu; the window that it brings is the script's sign.
     desktop.press(&["meta_l"])?;
-    context.wait_picture(&mut desktop, "7-menu", SOON, |p| {
+    context.wait_picture(&mut desktop, "9-menu", SOON, |p| {
         p.difference(&here, 0) > 0.02
     })?;
     desktop.type_text("personal foot")?;
     std::thread::sleep(Duration::from_secs(1));
     desktop.press(&["ret"])?;
-    desktop.wait_for("UNPLUGGED", Duration::from_secs(240))?;
-    context.wait_picture(&mut desktop, "8-back", SOON, |p| window(p, RED).is_some())?;
+    desktop.wait_for("LEFT", Duration::from_secs(240))?;
+    context.wait_picture(&mut desktop, "10-back", SOON, |p| {
+        red(p) && window(p, GREEN).is_some()
+    })?;
 
     // The other one alone: the panel and all windows are there then.
+    desktop.press(&["meta_l", "q"])?;
     desktop.wait_for("CHANGED", Duration::from_secs(60))?;
     desktop.look_at(1);
-    context.wait_picture(&mut desktop, "9-other-alone", SOON, |p| {
-        has_panel(p) && window(p, RED).is_some() && window(p, GREEN).is_some()
+    context.wait_picture(&mut desktop, "11-other-alone", SOON, |p| {
+        has_panel(p) && red(p)
     })?;
     let log = desktop.serial_log();
     context.log("serial.log", log.as_bytes())?;
     check!(log.matches(READY).count() == 1, "the session started again");
-    desktop.cut_power();
-    context.discard(&options)
-}
-
-/// Nothing but the desktop's ground.
-fn is_ground(picture: &Picture) -> bool {
-    picture.share_of(picture.area(), [43, 48, 59], 4) > 0.98
-}
-
-fn unplugged(context: &DiskContext<'_>) -> Outcome {
-    let mut options = context.machine("machine");
-    options.script = Some(in_session(&format!(
-        r#"{AS_USER} sh -c 'bulkhead run work -- foot -W 60x20 & \
-            until bulkhead windows --json | grep -q foot; do sleep 1; done; echo SHOWN; wait' &
-        until journalctl -b -t test -o cat | grep -q SHOWN; do sleep 1; done
-        {TELL}
-        tell 1 off; echo UNPLUGGED; sleep 4
-        tell 1 detect; echo PLUGGED
-        {AS_USER} bulkhead windows --json | tr -d '\n'; echo; wait"#
-    )));
-    let mut desktop = context.boot(&options)?;
-    desktop.wait_for("SHOWN", Duration::from_secs(120))?;
-    let red = |picture: &crate::e2e::picture::Picture| {
-        picture.share_of(picture.area(), [0xcc, 0, 0], 8) > 0.002
-    };
-    context.wait_picture(&mut desktop, "before", Duration::from_secs(20), red)?;
-    desktop.wait_for("UNPLUGGED", Duration::from_secs(60))?;
-    context.screenshot(&mut desktop, "unplugged")?;
-    desktop.wait_for("PLUGGED", Duration::from_secs(60))?;
-    let windows = desktop.wait_for("foot", Duration::from_secs(30))?;
-    check!(windows.contains("work"), "the window is gone: {windows}");
-    context.wait_picture(&mut desktop, "after", Duration::from_secs(20), red)?;
-    let log = desktop.serial_log();
-    context.log("serial.log", log.as_bytes())?;
-    check!(
-        log.matches(READY).count() == 1,
-        "the session started again while the output was away"
-    );
     // Before anybody has touched one: they are set up as soon as they are opened.
     check!(
         log.contains("input device") && log.contains("Power Button"),
@@ -149,4 +119,9 @@ fn unplugged(context: &DiskContext<'_>) -> Outcome {
     );
     desktop.cut_power();
     context.discard(&options)
+}
+
+/// Nothing but the desktop's ground.
+fn is_ground(picture: &Picture) -> bool {
+    picture.share_of(picture.area(), [43, 48, 59], 4) > 0.98
 }
