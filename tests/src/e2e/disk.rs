@@ -15,6 +15,10 @@ pub const READY: &str = "bulkhead: session ready";
 /// From power-on to the desktop, on a busy emulated machine.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(240);
 
+/// The input devices that a test uses, as the compositor's log names them.
+const DEVICES: [&str; 3] = ["Power Button", "QEMU Virtio Keyboard", "QEMU Virtio Tablet"];
+const DEVICES_LIMIT: Duration = Duration::from_secs(60);
+
 /// One running scenario on the disk image.
 pub struct DiskContext<'a> {
     image: &'a DesktopImage,
@@ -60,8 +64,35 @@ impl<'a> DiskContext<'a> {
     /// Switches a machine on and waits for the desktop.
     pub fn boot(&self, options: &DesktopOptions) -> Result<Desktop, Failure> {
         let mut desktop = Desktop::start(options)?;
-        desktop.wait_for(READY, BOOT_LIMIT)?;
+        self.wait_ready(&mut desktop)?;
         Ok(desktop)
+    }
+
+    /// Waits for a desktop that starts, and for its keyboard, tablet and power button: on an emulated machine
+    /// udev may still be busy with them, and what is pressed before the compositor has them is lost.
+    pub fn wait_ready(&self, desktop: &mut Desktop) -> Outcome {
+        desktop.wait_for(READY, BOOT_LIMIT)?;
+        let deadline = Instant::now() + DEVICES_LIMIT;
+        loop {
+            let log = desktop.serial_log();
+            // The machine may have been started before.
+            let starts = log.matches(READY).count();
+            let told = |name: &str| {
+                let told = log.lines().filter(|line| line.contains("input device"));
+                told.filter(|line| line.contains(name)).count()
+            };
+            let missing = DEVICES.iter().find(|name| told(name) < starts);
+            let Some(missing) = missing else {
+                return Ok(());
+            };
+            if Instant::now() > deadline {
+                return Err(Failure::new(format!(
+                    "the compositor has no input device {missing:?} after {} s",
+                    DEVICES_LIMIT.as_secs()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Keeps a picture of the display under this name.

@@ -10,7 +10,7 @@ use bulkhead_image::Layout;
 
 use crate::check;
 use crate::e2e::context::{GREEN, RED};
-use crate::e2e::disk::{BOOT_LIMIT, DiskContext, READY};
+use crate::e2e::disk::DiskContext;
 use crate::e2e::picture::{Area, Picture};
 use crate::e2e::{Failure, Outcome, Place, Scenario};
 use crate::machine::desktop::Desktop;
@@ -136,7 +136,7 @@ fn run(context: &DiskContext<'_>) -> Outcome {
 
     // Reboot from the desktop: the panel's power button, then a yes.
     reboot(&mut steps, &mut desktop)?;
-    desktop.wait_for(READY, BOOT_LIMIT)?;
+    context.wait_ready(&mut desktop)?;
     let empty = steps.wait(&mut desktop, "desktop-again", SOON, has_panel)?;
     open_menu(&mut steps, &mut desktop, &empty, "menu-after-reboot")?;
     let name = if colour == RED { "work" } else { "personal" };
