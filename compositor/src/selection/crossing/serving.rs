@@ -22,6 +22,7 @@ use crate::{
 
 /// Pipes of one domain that are written to at a time. Each keeps what was pasted in memory.
 const MAX_PER_DOMAIN: usize = 8;
+
 /// A client that takes what was pasted.
 #[derive(Debug)]
 pub(super) struct Serving {
